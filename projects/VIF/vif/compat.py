@@ -1,0 +1,237 @@
+"""The only file that bridges fastreid 1.3/1.4 to today's Python, torch and numpy.
+
+Each bridge names what it serves and when it can go. Nothing of fastreid is copied or forked: names are
+provided while its modules are imported, and three classes of its engine are subclassed and put in place.
+"""
+
+import collections
+import collections.abc
+import contextlib
+import importlib
+import itertools
+import logging
+import os
+import random
+import sys
+import tempfile
+import types
+from typing import Any, Dict, Iterator, Optional
+
+import numpy as np
+import torch
+
+from .errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+INSTALL_HINT = (
+    "VIF-AGReID is a plugin of fastreid, which is not installed. Install it without its pins (it asks for "
+    "torch 1.13): `pip install --no-deps fastreid==1.4.0`, then `pip install -r requirements.txt`; or put a "
+    "clone of the fast-reid repository on PYTHONPATH."
+)
+
+
+@contextlib.contextmanager
+def _old_names() -> Iterator[None]:
+    """Names that fastreid's modules import and that newer releases dropped, for the time of the import.
+
+    Serves: `from torch._six import string_classes` (gone since torch 1.13/2.0) in `fastreid.data.build`,
+    `from collections import Mapping` (gone since Python 3.10) in `fastreid.data.build` and
+    `fastreid.evaluation.testing`. Can go when fastreid imports them from where they live.
+    """
+    had_mapping = hasattr(collections, "Mapping")
+    six_name = "torch._six"
+    had_six = six_name in sys.modules
+    try:
+        importlib.import_module(six_name)
+        had_six = True
+    except ModuleNotFoundError:
+        six: Any = types.ModuleType(six_name)
+        six.string_classes = (str, bytes)
+        sys.modules[six_name] = six
+    if not had_mapping:
+        collections.Mapping = collections.abc.Mapping  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if not had_six:
+            del sys.modules[six_name]
+        if not had_mapping:
+            del collections.Mapping  # type: ignore[attr-defined]
+
+
+def install() -> None:
+    """Import fastreid under the bridges and put the classes below in place. Repeating it changes nothing."""
+    if importlib.util.find_spec("fastreid") is None:
+        raise ImportError(INSTALL_HINT)
+    with _old_names():
+        for name in ("data", "evaluation", "modeling", "solver", "engine"):
+            importlib.import_module(f"fastreid.{name}")
+    defaults = importlib.import_module("fastreid.engine.defaults")
+    # Serves: SOLVER.AMP without CUDA and on torch.amp. Can go when fastreid uses torch.amp.
+    defaults.AMPTrainer = _engine_classes()["AMPTrainer"]
+    # Serves: reading checkpoints without running code in them, writing them atomically.
+    defaults.Checkpointer = _engine_classes()["Checkpointer"]
+
+
+_ENGINE: Dict[str, type] = {}
+
+
+def _engine_classes() -> Dict[str, type]:
+    """Subclasses of fastreid's engine, built once fastreid can be imported."""
+    if _ENGINE:
+        return _ENGINE
+    from fastreid.engine.train_loop import SimpleTrainer
+    from fastreid.utils.checkpoint import Checkpointer as FastreidCheckpointer
+
+    class AMPTrainer(SimpleTrainer):
+        """Mixed precision through torch.amp; on a machine without CUDA it runs in float32 and says so."""
+
+        def __init__(self, model: Any, data_loader: Any, optimizer: Any, param_wrapper: Any) -> None:
+            super().__init__(model, data_loader, optimizer, param_wrapper)
+            self.device_type = next(model.parameters()).device.type
+            self.enabled = self.device_type == "cuda"
+            if not self.enabled:
+                logger.warning("SOLVER.AMP.ENABLED needs CUDA; this run trains in float32")
+            if hasattr(torch.amp, "GradScaler"):
+                self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=self.enabled)
+            else:  # torch < 2.3
+                self.grad_scaler = torch.cuda.amp.GradScaler(enabled=self.enabled)
+
+        def run_step(self) -> None:
+            import time
+
+            start = time.perf_counter()
+            data = next(self._data_loader_iter)
+            data_time = time.perf_counter() - start
+            with torch.autocast(self.device_type, dtype=self.amp_dtype, enabled=self.enabled):
+                loss_dict = self.model(data)
+                losses = sum(loss_dict.values())
+            self.optimizer.zero_grad()
+            self.grad_scaler.scale(losses).backward()
+            self._write_metrics(loss_dict, data_time)
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+
+        @property
+        def amp_dtype(self) -> torch.dtype:
+            return torch.float16 if self.device_type == "cuda" else torch.bfloat16
+
+    class Checkpointer(FastreidCheckpointer):
+        """fastreid's checkpointer; it reads tensors only and replaces a file in one step."""
+
+        def _load_file(self, f: str) -> Any:
+            return load_tensors(f)
+
+        def save(self, name: str, **kwargs: Any) -> None:
+            if not self.save_dir or not self.save_to_disk:
+                return
+            data = {"model": self.model.state_dict(), **kwargs}
+            data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
+            path = os.path.join(self.save_dir, f"{name}.pth")
+            self.logger.info("Saving checkpoint to %s", path)
+            handle, partial = tempfile.mkstemp(dir=self.save_dir, prefix=f".{name}.", suffix=".part")
+            try:
+                with os.fdopen(handle, "wb") as f:
+                    torch.save(data, f)
+                    f.flush()
+                    os.fsync(f.fileno())
+                os.chmod(partial, 0o644)
+                os.replace(partial, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(partial)
+                raise
+            self.tag_last_checkpoint(f"{name}.pth")
+
+    _ENGINE.update(AMPTrainer=AMPTrainer, Checkpointer=Checkpointer)
+    return _ENGINE
+
+
+def load_tensors(path: str) -> Any:
+    """Read a `.pth` file on the CPU, tensors and plain values only (`weights_only=True`).
+
+    Raises:
+        DataError: the file is missing, torn, or holds pickled code.
+    """
+    import pickle
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DataError(f"Weights file {path} does not exist; check MODEL.WEIGHTS.") from None
+    except pickle.UnpicklingError as e:
+        raise DataError(
+            f"{path} holds pickled code or is no torch file, and is not read: loading it could run anything. "
+            f"Save it again as a plain state dict of tensors. ({str(e).splitlines()[0]})"
+        ) from e
+    except (RuntimeError, EOFError, ValueError) as e:
+        raise DataError(f"{path} is torn or no torch file: {str(e).splitlines()[0]}") from e
+
+
+def resolve_device(name: str) -> str:
+    """Serves: MODEL.DEVICE "cuda" (fastreid's default) on a machine without a GPU: the CPU, said aloud."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        _say_once(f'MODEL.DEVICE is "{name}" and this machine has no usable GPU: running on the CPU')
+        return "cpu"
+    return name
+
+
+_SAID = set()
+
+
+def _say_once(message: str) -> None:
+    if message not in _SAID:
+        _SAID.add(message)
+        logger.warning(message)
+
+
+def seed_everything(seed: int) -> int:
+    """Serves: runs that repeat; fastreid's `seed_all_rng()` is called without a seed.
+
+    Args:
+        seed: 0 <= seed < 2**32; negative draws one from the system.
+
+    Returns:
+        The seed in force, so that a drawn one can be logged and used again.
+    """
+    if seed >= 2**32:
+        raise ConfigError(f"SEED={seed} is too large; it must be below {2**32}")
+    if seed < 0:
+        seed = int.from_bytes(os.urandom(4), "little")
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  fastreid and torchvision read the global state
+    torch.manual_seed(seed)
+    return seed
+
+
+class PrivateRandom:
+    """Serves: fastreid's samplers, which draw from numpy's global state after calling `np.random.seed`.
+
+    Iterating gives the sampler's own indices; the global state outside is as if nothing had been drawn, and
+    nothing drawn outside changes the indices. Can go when the samplers own a generator.
+
+    Args:
+        sampler: any iterable of indices.
+        chunk: indices drawn at a time (the state is swapped once a chunk).
+    """
+
+    def __init__(self, sampler: Any, chunk: int = 512) -> None:
+        self.sampler = sampler
+        self.chunk = chunk
+
+    def __iter__(self) -> Iterator[int]:
+        indices = iter(self.sampler)
+        state: Optional[Any] = None
+        while True:
+            outside = np.random.get_state()  # noqa: NPY002
+            if state is not None:
+                np.random.set_state(state)  # noqa: NPY002
+            try:
+                drawn = list(itertools.islice(indices, self.chunk))
+                state = np.random.get_state()  # noqa: NPY002
+            finally:
+                np.random.set_state(outside)  # noqa: NPY002
+            if not drawn:
+                return
+            yield from (int(i) for i in drawn)

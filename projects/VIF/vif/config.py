@@ -1,0 +1,195 @@
+"""Every config key of VIF: default, meaning, the paper's symbol; and the check that a config can run."""
+
+import math
+import os
+from typing import Any, Dict, Tuple
+
+from fastreid.config import CfgNode as CN
+
+from .errors import ConfigError
+
+
+def add_vif_config(cfg: CN) -> None:
+    """Add VIF's keys with their defaults to a fastreid config (equation and table numbers: VIF-AGReID)."""
+    # One seed for weights, sampler, augmentation and dropout. Negative: a fresh one each run (in the log).
+    cfg.SEED = -1
+
+    # Transforms of TRANSFORM_REGISTRY by name, in order, between the flip and random erasing.
+    cfg.INPUT.TRANSFORMS = ()
+    # Patch-Level RotateMix, "PatchLevelRotateMix" in INPUT.TRANSFORMS (equations 1-5).
+    cfg.INPUT.PLRM = CN()
+    cfg.INPUT.PLRM.PROB = 0.5  # P_img: an image is transformed
+    cfg.INPUT.PLRM.BASE_PROB = 0.3  # P_0: a patch is selected, base
+    cfg.INPUT.PLRM.CENTER_WEIGHT = 0.8  # C_weight: added towards the centre
+    cfg.INPUT.PLRM.PATCH_SIZE = 16  # n: patch side in pixels; divides both sides of INPUT.SIZE_TRAIN
+    cfg.INPUT.PLRM.MAX_ANGLE = 45.0  # theta_max: degrees
+    cfg.INPUT.PLRM.ALPHA = 0.5  # alpha: share of the rotated patch in the mix
+    cfg.INPUT.PLRM.FILL = "zeros"  # corners of a rotated patch: zeros, border, reflect
+    # Where the patch probability peaks: center (ours), literal (equation 3 as printed), uniform (same mean).
+    cfg.INPUT.PLRM.MODE = "center"
+
+    # View-Invariant Angular Loss, "VIALLoss" in MODEL.LOSSES.NAME (equations 6-10).
+    cfg.MODEL.LOSSES.VIAL = CN()
+    cfg.MODEL.LOSSES.VIAL.BETA = 5.0  # beta: decay rate of the penalty
+    cfg.MODEL.LOSSES.VIAL.LAMBDA = 0.5  # lambda: strength of the penalty
+    cfg.MODEL.LOSSES.VIAL.MARGIN = 0.5  # M: negatives above cosine 1 - M are hard
+    cfg.MODEL.LOSSES.VIAL.PENALTY = True  # False: "Angular Loss" of Table 5
+    cfg.MODEL.LOSSES.VIAL.HARD_NEGATIVES = True  # False: "VIAL w/o HNM" of Table 5
+    cfg.MODEL.LOSSES.VIAL.SCALE = 1.0  # delta of equation 13 (gamma is MODEL.LOSSES.TRI.SCALE)
+
+    # A ViT of any size from fastreid's VisionTransformer: MODEL.BACKBONE.NAME build_vif_vit_backbone.
+    cfg.MODEL.BACKBONE.VIT = CN()
+    cfg.MODEL.BACKBONE.VIT.EMBED_DIM = 768  # D: token width; MODEL.BACKBONE.FEAT_DIM must equal it
+    cfg.MODEL.BACKBONE.VIT.DEPTH = 12  # blocks
+    cfg.MODEL.BACKBONE.VIT.NUM_HEADS = 12  # divides EMBED_DIM
+    cfg.MODEL.BACKBONE.VIT.MLP_RATIO = 4.0  # hidden width of the MLP / EMBED_DIM
+    cfg.MODEL.BACKBONE.VIT.PATCH_SIZE = 16  # side of a token's patch; its step is MODEL.BACKBONE.STRIDE_SIZE
+
+    # CSV of data set AGManifest: header split,path,pid,camid,view; paths relative to it.
+    cfg.DATASETS.MANIFEST = ""
+
+    # Iterations between two lines of progress.
+    cfg.SOLVER.LOG_PERIOD = 50
+
+    # Evaluator of EVALUATOR_REGISTRY by name.
+    cfg.TEST.EVALUATOR = "ProtocolEvaluator"
+    # Protocols to score, by name; empty: all that each data set of DATASETS.TESTS has.
+    cfg.TEST.PROTOCOLS = ()
+    # The protocol of the first test set that chooses model_best; empty: the data set's headline.
+    cfg.TEST.BEST_PROTOCOL = ""
+    cfg.TEST.BEST_METRIC = "mAP"  # Rank-1, Rank-5, Rank-10, mAP, mINP
+    # What a run must reach: entries (data set, protocol, metric, percent, tolerance); a miss fails it.
+    cfg.TEST.EXPECTED_RESULTS = []
+
+
+_UNIT = (0.0, 1.0)
+# key -> allowed range, both ends included
+_RANGES: Dict[str, Tuple[float, float]] = {
+    "SEED": (-1, 2**32 - 1),
+    "INPUT.PLRM.PROB": _UNIT,
+    "INPUT.PLRM.BASE_PROB": _UNIT,
+    "INPUT.PLRM.CENTER_WEIGHT": _UNIT,
+    "INPUT.PLRM.PATCH_SIZE": (2, 512),
+    "INPUT.PLRM.MAX_ANGLE": (0.0, 180.0),
+    "INPUT.PLRM.ALPHA": _UNIT,
+    "MODEL.LOSSES.VIAL.BETA": (0.0, 80.0),  # exp(80) still fits float32
+    "MODEL.LOSSES.VIAL.LAMBDA": (0.0, 1e4),
+    "MODEL.LOSSES.VIAL.MARGIN": (0.0, 2.0),
+    "MODEL.LOSSES.VIAL.SCALE": (0.0, 1e6),
+    "MODEL.BACKBONE.VIT.EMBED_DIM": (8, 8192),
+    "MODEL.BACKBONE.VIT.DEPTH": (1, 128),
+    "MODEL.BACKBONE.VIT.NUM_HEADS": (1, 256),
+    "MODEL.BACKBONE.VIT.MLP_RATIO": (0.1, 16.0),
+    "MODEL.BACKBONE.VIT.PATCH_SIZE": (1, 512),
+    "SOLVER.LOG_PERIOD": (1, 1e9),
+    # fastreid's own, where a bad value ends in a bare ZeroDivisionError
+    "SOLVER.IMS_PER_BATCH": (1, 1e6),
+    "SOLVER.CHECKPOINT_PERIOD": (1, 1e9),
+    "SOLVER.MAX_EPOCH": (1, 1e9),
+    "TEST.EVAL_PERIOD": (1, 1e9),
+    "TEST.IMS_PER_BATCH": (1, 1e6),
+    "DATALOADER.NUM_INSTANCE": (1, 1e6),
+    "DATALOADER.NUM_WORKERS": (0, 1024),
+}
+_METRICS = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
+_CHOICES: Dict[str, Tuple[str, ...]] = {
+    "INPUT.PLRM.FILL": ("zeros", "border", "reflect"),
+    "INPUT.PLRM.MODE": ("center", "literal", "uniform"),
+    "TEST.BEST_METRIC": _METRICS,
+    "TEST.METRIC": ("cosine", "euclidean"),
+}
+# fastreid's own losses; any other name must be in LOSS_REGISTRY
+FASTREID_LOSSES = ("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface")
+
+
+def lookup(cfg: CN, key: str) -> Any:
+    """Value of a dotted key, e.g. ``INPUT.PLRM.PROB``."""
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def check_config(cfg: CN) -> None:
+    """Refuse a config that cannot run or whose VIF keys would have no effect.
+
+    Raises:
+        ConfigError: names the key, its value and what is allowed.
+    """
+    if "PLRM" not in cfg.INPUT:
+        raise ConfigError("The config lacks VIF's keys: call vif.add_vif_config(cfg) right after get_cfg().")
+    for key, (low, high) in _RANGES.items():
+        value = lookup(cfg, key)
+        if not (low <= value <= high) or math.isnan(value):
+            raise ConfigError(f"{key}={value} is out of range; it must be between {low:g} and {high:g}.")
+    for key, allowed in _CHOICES.items():
+        if lookup(cfg, key) not in allowed:
+            raise ConfigError(f"{key}={lookup(cfg, key)!r} is unknown; choose one of {', '.join(allowed)}.")
+    _check_names(cfg)
+    _check_sizes(cfg)
+    _check_files(cfg)
+
+
+def _check_names(cfg: CN) -> None:
+    from .registries import EVALUATOR_REGISTRY, LOSS_REGISTRY, TRANSFORM_REGISTRY
+
+    EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)
+    for name in cfg.INPUT.TRANSFORMS:
+        TRANSFORM_REGISTRY.get(name)
+    extra = [name for name in cfg.MODEL.LOSSES.NAME if name not in FASTREID_LOSSES]
+    for name in extra:
+        if name not in LOSS_REGISTRY:
+            raise ConfigError(
+                f"MODEL.LOSSES.NAME holds {name!r}, which nobody defines; fastreid has "
+                f"{', '.join(FASTREID_LOSSES)}, VIF's registry has {', '.join(sorted(LOSS_REGISTRY._obj_map))}."
+            )
+    if extra and cfg.MODEL.META_ARCHITECTURE != "VIF":
+        raise ConfigError(
+            f"MODEL.LOSSES.NAME holds {', '.join(extra)}, which MODEL.META_ARCHITECTURE="
+            f"{cfg.MODEL.META_ARCHITECTURE!r} would ignore; set MODEL.META_ARCHITECTURE to 'VIF'."
+        )
+    if cfg.INPUT.RPT.ENABLED:
+        raise ConfigError(
+            "INPUT.RPT.ENABLED=True (random patch) keeps a pool of patches in each loader process, so no "
+            "two runs would agree; turn it off, or use INPUT.REA (random erasing)."
+        )
+
+
+def _check_sizes(cfg: CN) -> None:
+    batch, instances = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE
+    if "Identity" in cfg.DATALOADER.SAMPLER_TRAIN and batch % instances:
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH={batch} is no multiple of DATALOADER.NUM_INSTANCE={instances}; "
+            f"take {batch // instances * instances or instances}."
+        )
+    if "PatchLevelRotateMix" in cfg.INPUT.TRANSFORMS:
+        n, (height, width) = cfg.INPUT.PLRM.PATCH_SIZE, cfg.INPUT.SIZE_TRAIN
+        if height % n or width % n:
+            raise ConfigError(
+                f"INPUT.PLRM.PATCH_SIZE={n} does not divide INPUT.SIZE_TRAIN={height} x {width}; "
+                "choose a patch side that divides both."
+            )
+    vit, feat_dim = cfg.MODEL.BACKBONE.VIT, cfg.MODEL.BACKBONE.FEAT_DIM
+    if cfg.MODEL.BACKBONE.NAME == "build_vif_vit_backbone":
+        if vit.EMBED_DIM != feat_dim:
+            raise ConfigError(
+                f"MODEL.BACKBONE.VIT.EMBED_DIM={vit.EMBED_DIM} and MODEL.BACKBONE.FEAT_DIM={feat_dim} "
+                "must be equal."
+            )
+        if vit.EMBED_DIM % vit.NUM_HEADS:
+            raise ConfigError(
+                f"MODEL.BACKBONE.VIT.NUM_HEADS={vit.NUM_HEADS} does not divide EMBED_DIM={vit.EMBED_DIM}."
+            )
+
+
+def _check_files(cfg: CN) -> None:
+    backbone = cfg.MODEL.BACKBONE
+    needs_file = backbone.NAME in ("build_vit_backbone", "build_vif_vit_backbone")
+    if backbone.PRETRAIN and needs_file and not os.path.isfile(backbone.PRETRAIN_PATH):
+        raise ConfigError(
+            f"MODEL.BACKBONE.PRETRAIN_PATH={backbone.PRETRAIN_PATH!r} is no file. Download ImageNet weights of "
+            "ViT-B/16 in timm's format (jx_vit_base_p16_224-80ecf9dd.pth, linked from timm's releases) and "
+            "put them there, or start from random weights with MODEL.BACKBONE.PRETRAIN False."
+        )
+    for key, path in (("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS), ("DATASETS.MANIFEST", cfg.DATASETS.MANIFEST)):
+        if path and "://" not in path and not os.path.isfile(path):
+            raise ConfigError(f"{key}={path!r} is no file; check the path (the run is in {os.getcwd()}).")

@@ -1,0 +1,148 @@
+"""Folders on disk: where a data set lies, which images it holds, which paths stay inside it."""
+
+import os
+import stat
+from pathlib import PureWindowsPath
+from typing import Dict, Iterator, List, NamedTuple, Tuple
+
+from ...errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+MAX_DEPTH = 4  # folders below a split; the layouts need one, and a looping link must end
+
+
+class Layout(NamedTuple):
+    """How one data set lies under the data root.
+
+    Attributes:
+        name: the data set's name, for messages.
+        folders: usual folder names under the data root, best first, with "/" between nested ones.
+        needed: subfolders that must be there.
+        tree: the whole expected tree in words.
+        remedy: where the data set comes from.
+    """
+
+    name: str
+    folders: Tuple[str, ...]
+    needed: Tuple[str, ...]
+    tree: str
+    remedy: str
+
+
+def find_root(data_root: str, layout: Layout) -> str:
+    """The first of the layout's folders under `data_root` that holds all it needs.
+
+    Raises:
+        DataError: none does; lists what was tried, what is missing, the expected tree and the remedy.
+    """
+    base = os.path.expanduser(data_root)
+    tried = [os.path.join(base, *folder.split("/")) for folder in layout.folders]
+    found = {}
+    for path in tried:
+        missing = [name for name in layout.needed if not os.path.isdir(os.path.join(path, name))]
+        if not missing:
+            return path
+        if len(missing) < len(layout.needed):
+            found[path] = missing
+    if found:
+        problem = "; ".join(f"{path} lacks {', '.join(missing)}" for path, missing in found.items())
+    else:
+        problem = "it is in none of: " + ", ".join(tried)
+    raise DataError(
+        f"{layout.name} was not found under {base!r}: {problem}. Expected {layout.tree}, best under "
+        f"{tried[0]}. {layout.remedy} If it lies elsewhere, set the environment variable FASTREID_DATASETS to "
+        f"the folder that holds {layout.folders[0].split('/')[0]}/."
+    )
+
+
+def is_junk(name: str) -> bool:
+    """True for what desktops leave behind: .DS_Store, ._x, __MACOSX, Thumbs.db and other hidden files."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini", "__macosx")
+
+
+def scan_images(folder: str) -> List[str]:
+    """Sorted paths, relative to `folder` with "/" between, of its images (.jpg, .jpeg, .png; not opened).
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    return sorted(_walk(folder, "", 0))
+
+
+def _walk(folder: str, prefix: str, depth: int) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_junk(entry.name):
+                    continue
+                if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
+                    yield prefix + entry.name
+                elif depth < MAX_DEPTH and entry.is_dir():
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/", depth + 1)
+    except OSError as e:
+        raise DataError(f"Folder {folder} cannot be read ({e.strerror}); check its permissions.") from e
+
+
+class ListedFiles:
+    """Files that a list names, relative to `root`: each must exist and stay inside.
+
+    Args:
+        root: the folder that no listed path may leave; may itself be a symbolic link.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._real_root = os.path.realpath(root)
+        self._inside: Dict[str, bool] = {}
+
+    def resolve(self, listed: str, where: str) -> str:
+        """Path of a listed file, under `root`, normalised.
+
+        Args:
+            listed: relative path with "/" between folders.
+            where: list and line, for messages.
+
+        Raises:
+            DataError: the path is absolute, has "..", leaves the root through a link, or is no file on disk.
+        """
+        windows = PureWindowsPath(listed)
+        if windows.drive or windows.root or "\\" in listed or ".." in listed.split("/"):
+            raise DataError(
+                f"{where}: path {listed!r} must be relative to {self.root}, with '/' between folders and "
+                "without '..'."
+            )
+        path = os.path.join(self.root, os.path.normpath(listed))
+        try:
+            mode = os.lstat(path).st_mode
+            if not self._stays_inside(path, stat.S_ISLNK(mode)):
+                raise DataError(
+                    f"{where}: {listed!r} leaves {self.root} through a symbolic link; copy the file there."
+                )
+            if stat.S_ISLNK(mode):
+                mode = os.stat(path).st_mode
+        except (OSError, ValueError) as e:
+            raise_if_data_error(e)
+            raise DataError(
+                f"{where}: {listed!r} is not on disk (looked for {path!r}); the copy is incomplete: get it "
+                "again, or remove the line."
+            ) from e
+        if not stat.S_ISREG(mode):
+            raise DataError(f"{where}: {listed!r} is not a file ({path!r}).")
+        return path
+
+    def _stays_inside(self, path: str, is_link: bool) -> bool:
+        if is_link:
+            return self._is_under(os.path.realpath(path))
+        folder = os.path.dirname(path)  # resolved once a folder: realpath costs more than reading a line
+        if folder not in self._inside:
+            self._inside[folder] = self._is_under(os.path.realpath(folder))
+        return self._inside[folder]
+
+    def _is_under(self, real_path: str) -> bool:
+        return os.path.commonpath((self._real_root, real_path)) == self._real_root
+
+
+def raise_if_data_error(error: Exception) -> None:
+    """DataError is a ValueError too; let it pass a handler of ValueError."""
+    if isinstance(error, DataError):
+        raise error

@@ -1,0 +1,74 @@
+"""From a model and image records to a FeatureTable: one forward pass an image, in one or many processes."""
+
+import logging
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
+
+import numpy as np
+import torch
+from fastreid.evaluation.evaluator import inference_context
+from fastreid.utils import comm
+from tqdm import tqdm
+
+from ..features import FeatureTable
+from ..records import ImageRecord
+
+logger = logging.getLogger(__name__)
+
+
+def unique_rows(splits: Dict[str, Sequence[ImageRecord]]) -> Tuple[List[ImageRecord], List[str]]:
+    """Test records without repeats, and the comma-separated splits that each belongs to; "train" is left out."""
+    names: Dict[ImageRecord, List[str]] = {}
+    for split, records in splits.items():
+        if split != "train":
+            for record in records:
+                names.setdefault(record, []).append(split)
+    return list(names), [",".join(found) for found in names.values()]
+
+
+@torch.no_grad()
+def forward_batches(model: torch.nn.Module, loader: Any) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
+    """Yield (index (B,) int64, features (B, D) float32) of this process's share of the loader."""
+    with inference_context(model):
+        for batch in loader:
+            features = model(batch).float().cpu().numpy()
+            yield np.asarray(batch["index"].cpu()), features
+
+
+def extract_features(model: torch.nn.Module, loader: Any, count: int) -> np.ndarray:
+    """Features of the loader's images in data set order, on every process.
+
+    Args:
+        model: fastreid meta architecture.
+        loader: batches with "images" and "index"; each process sees its share.
+        count: images over all processes.
+
+    Returns:
+        (count, D) float32.
+    """
+    parts = []
+    progress = tqdm(
+        total=count, unit="image", desc="features", delay=2, disable=not comm.is_main_process(), leave=False
+    )
+    with progress:
+        for index, features in forward_batches(model, loader):
+            parts.append((index, features))
+            progress.update(len(index) * comm.get_world_size())
+    gathered = [part for share in comm.all_gather(parts) for part in share]
+    out = np.empty((count, gathered[0][1].shape[1]), dtype=np.float32)
+    for index, features in gathered:
+        out[index] = features
+    return out
+
+
+def extract_table(model: torch.nn.Module, loader: Any, splits: Dict[str, Sequence[ImageRecord]]) -> FeatureTable:
+    """FeatureTable of a data set's test records; `loader` runs over `unique_rows(splits)` in order."""
+    records, names = unique_rows(splits)
+    return FeatureTable(
+        features=extract_features(model, loader, len(records)),
+        pids=np.array([r.pid for r in records], dtype=np.int64),
+        camids=np.array([r.camid for r in records], dtype=np.int64),
+        views=np.array([r.view for r in records]),
+        paths=np.array([r.path for r in records]),
+        splits=np.array(names),
+        meta={},
+    )

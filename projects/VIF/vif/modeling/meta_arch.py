@@ -1,0 +1,77 @@
+"""Meta architecture VIF: fastreid's Baseline, the losses of LOSS_REGISTRY, and the batch's geometry logged.
+
+Shape letters: B batch, D embedding, K identities.
+"""
+
+from typing import Any, Dict
+
+import torch
+from fastreid.config import configurable
+from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
+from fastreid.modeling.meta_arch.baseline import Baseline
+from fastreid.utils.events import get_event_storage
+from torch import nn
+
+from ..config import FASTREID_LOSSES
+from ..registries import LOSS_REGISTRY
+from .losses import VIALLoss as _VIALLoss
+from .losses import pair_statistics
+
+
+@LOSS_REGISTRY.register()
+def VIALLoss(cfg: Any) -> nn.Module:
+    """VIAL-HNM from MODEL.LOSSES.VIAL."""
+    vial = cfg.MODEL.LOSSES.VIAL
+    return _VIALLoss(
+        beta=vial.BETA,
+        lam=vial.LAMBDA,
+        margin=vial.MARGIN,
+        penalty=vial.PENALTY,
+        hard_negatives=vial.HARD_NEGATIVES,
+        weight=vial.SCALE,
+    )
+
+
+@META_ARCH_REGISTRY.register()
+class VIF(Baseline):
+    """Identity loss + gamma * triplet + delta * VIAL-HNM, equation 13, on fastreid's Baseline.
+
+    Args:
+        extra_losses: name -> module; features (B, D) before the BNNeck and targets (B,) in, 0-d tensor out.
+        hard_margin: M of the logged share of hard negatives.
+        kwargs: what Baseline takes.
+    """
+
+    @configurable
+    def __init__(self, *, extra_losses: Dict[str, nn.Module], hard_margin: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.extra_losses = nn.ModuleDict(extra_losses)
+        self.hard_margin = hard_margin
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> Dict[str, Any]:
+        """Plain arguments of `__init__`."""
+        names = [name for name in cfg.MODEL.LOSSES.NAME if name not in FASTREID_LOSSES]
+        return {
+            **super().from_config(cfg),
+            "extra_losses": {name: LOSS_REGISTRY.get(name)(cfg) for name in names},
+            "hard_margin": cfg.MODEL.LOSSES.VIAL.MARGIN,
+        }
+
+    def preprocess_image(self, batched_inputs: Any) -> torch.Tensor:
+        """Normalise (B, 3, H, W) pixels in 0..255 of any dtype; the batch is left as it was.
+
+        fastreid normalises in place, so a second pass over the same batch (flip test) normalises twice.
+        """
+        images = batched_inputs["images"] if isinstance(batched_inputs, dict) else batched_inputs
+        return (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+
+    def losses(self, outputs: Dict[str, torch.Tensor], gt_labels: torch.Tensor) -> Dict[str, torch.Tensor]:
+        """All losses by name, each times its weight; logs the geometry of `outputs["features"]` (B, D)."""
+        loss_dict = super().losses(outputs, gt_labels)
+        features = outputs["features"]
+        for name, loss in self.extra_losses.items():
+            loss_dict[f"loss_{name[:-4].lower() if name.endswith('Loss') else name}"] = loss(features, gt_labels)
+        statistics = pair_statistics(features, gt_labels, self.hard_margin)
+        get_event_storage().put_scalars(**{name: float(value) for name, value in statistics.items()})
+        return loss_dict

@@ -1,0 +1,24 @@
+"""Everything that importing `vif` registers with fastreid, and the names that a train_net.py needs."""
+
+from . import compat
+
+compat.install()  # before anything below imports fastreid's data, evaluation or engine
+
+from .config import add_vif_config, check_config  # noqa: E402
+from .data import build as _transforms  # noqa: E402, F401  registers "PatchLevelRotateMix"
+from .data.datasets import registry as _datasets  # noqa: E402, F401  registers CARGO, AGReIDv1, ...
+from .evaluation import evaluator as _evaluator  # noqa: E402, F401  registers "ProtocolEvaluator"
+from .modeling import backbones as _backbones  # noqa: E402, F401  registers "build_vif_vit_backbone"
+from .modeling import meta_arch as _meta_arch  # noqa: E402, F401  registers "VIF" and "VIALLoss"
+from .registries import EVALUATOR_REGISTRY, LOSS_REGISTRY, TRANSFORM_REGISTRY  # noqa: E402
+from .trainer import VIFTrainer, verify_results  # noqa: E402
+
+__all__ = [
+    "EVALUATOR_REGISTRY",
+    "LOSS_REGISTRY",
+    "TRANSFORM_REGISTRY",
+    "VIFTrainer",
+    "add_vif_config",
+    "check_config",
+    "verify_results",
+]

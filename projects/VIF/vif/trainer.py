@@ -1,0 +1,173 @@
+"""VIFTrainer: what differs from fastreid's DefaultTrainer - data, evaluation, progress, device and seed."""
+
+import json
+import logging
+import os
+import tempfile
+from collections import OrderedDict
+from typing import Any, Dict, List
+
+from fastreid.engine import DefaultTrainer, hooks
+from fastreid.utils import comm
+from fastreid.utils.events import JSONWriter, TensorboardXWriter
+
+from . import compat
+from .config import check_config
+from .data.build import build_dataset, build_test_loader, build_train_loader
+from .errors import ConfigError, DataError
+from .evaluation.extract import extract_table
+from .evaluation.protocols import Protocol, select
+from .hooks import BestCheckpointer, CollapseWarning, ProgressWriter
+from .registries import EVALUATOR_REGISTRY
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(cfg: Any) -> Any:
+    """A frozen copy of `cfg`, checked, with the device that this machine has and a seed drawn if none is set."""
+    check_config(cfg)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = compat.resolve_device(cfg.MODEL.DEVICE)
+    if cfg.SEED < 0:
+        cfg.SEED = comm.all_gather(int.from_bytes(os.urandom(4), "little"))[0]
+        logger.info("SEED was not set; this run draws %d", cfg.SEED)
+    cfg.freeze()
+    return cfg
+
+
+class VIFTrainer(DefaultTrainer):
+    """fastreid's trainer with VIF's loaders, protocol-aware evaluation and progress.
+
+    Args:
+        cfg: fastreid config with VIF's keys.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        cfg = prepare(cfg)
+        compat.seed_everything(cfg.SEED + comm.get_rank())
+        super().__init__(cfg)
+
+    @classmethod
+    def build_model(cls, cfg: Any) -> Any:
+        """The model on the configured device, or on the CPU when there is no GPU."""
+        return super().build_model(prepare(cfg))
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: Any, optimizer: Any, iters_per_epoch: int) -> Any:
+        """fastreid's schedule; a run shorter than its warm-up says so instead of dividing by zero."""
+        warmup_epochs = -(-cfg.SOLVER.WARMUP_ITERS // iters_per_epoch)
+        if warmup_epochs >= cfg.SOLVER.MAX_EPOCH:
+            logger.warning(
+                "SOLVER.WARMUP_ITERS=%d fills all %d epochs of %d iterations: the learning rate never reaches "
+                "SOLVER.BASE_LR",
+                cfg.SOLVER.WARMUP_ITERS,
+                cfg.SOLVER.MAX_EPOCH,
+                iters_per_epoch,
+            )
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.SOLVER.MAX_EPOCH = warmup_epochs + 1  # the cosine's length, never reached
+        return super().build_lr_scheduler(cfg, optimizer, iters_per_epoch)
+
+    @classmethod
+    def build_train_loader(cls, cfg: Any) -> Any:
+        """Batches for ever; dict of images (B, 3, H, W) float32 in 0..255, targets, camids, img_paths."""
+        loader = build_train_loader(cfg)
+        if len(loader.dataset) < cfg.SOLVER.IMS_PER_BATCH:
+            raise DataError(
+                f"The training set has {len(loader.dataset)} images, fewer than one batch "
+                f"(SOLVER.IMS_PER_BATCH={cfg.SOLVER.IMS_PER_BATCH}); set a smaller batch or add data."
+            )
+        return loader
+
+    def build_hooks(self) -> List[Any]:
+        """fastreid's hooks with VIF's checkpoint choice, collapse warning and log period."""
+        chosen: List[Any] = []
+        for hook in super().build_hooks():
+            if isinstance(hook, hooks.PeriodicCheckpointer):
+                hook = BestCheckpointer(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, self.best_metric())
+            elif isinstance(hook, hooks.PeriodicWriter):
+                chosen.append(CollapseWarning())
+                hook = hooks.PeriodicWriter(self.build_writers(), self.cfg.SOLVER.LOG_PERIOD)
+            chosen.append(hook)
+        return chosen
+
+    def build_writers(self) -> List[Any]:
+        """Progress on the screen and in log.txt, metrics.json, TensorBoard."""
+        return [
+            ProgressWriter(self.max_iter, self.max_epoch, self.cfg.SOLVER.IMS_PER_BATCH),
+            JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
+            TensorboardXWriter(self.cfg.OUTPUT_DIR),
+        ]
+
+    def best_metric(self) -> str:
+        """Key of the number that chooses model_best: "data set/protocol/metric"."""
+        name = self.cfg.DATASETS.TESTS[0]
+        protocols = chosen_protocols(self.cfg, name)
+        best = self.cfg.TEST.BEST_PROTOCOL or protocols[0].name
+        if best not in [p.name for p in protocols]:
+            raise ConfigError(
+                f"TEST.BEST_PROTOCOL={best!r} is not scored on {name}; its protocols are "
+                f"{', '.join(p.name for p in protocols)}."
+            )
+        return f"{name}/{best}/{self.cfg.TEST.BEST_METRIC}"
+
+    @classmethod
+    def test(cls, cfg: Any, model: Any) -> Dict[str, Dict[str, Dict[str, float]]]:
+        """Score every data set of DATASETS.TESTS on all its protocols; one forward pass an image.
+
+        Data sets that share their images (CARGO, CARGO_AA, ...) share one extraction. Writes
+        OUTPUT_DIR/results.json.
+
+        Returns:
+            `{data set: {protocol: {metric: value}}}`, percent; empty on processes other than the first.
+        """
+        from .evaluation.evaluate import format_table
+
+        cfg = prepare(cfg)
+        evaluator = EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)(cfg)
+        tables: Dict[str, Any] = {}
+        results: Dict[str, Any] = OrderedDict()
+        for name in cfg.DATASETS.TESTS:
+            dataset = build_dataset(cfg, name)
+            if dataset.source not in tables:
+                loader = build_test_loader(cfg, dataset.splits)
+                tables[dataset.source] = extract_table(model, loader, dataset.splits)
+            if comm.is_main_process():
+                protocols = select(cfg.TEST.PROTOCOLS, dataset.protocols)
+                results[name] = evaluator.evaluate(tables[dataset.source], protocols)
+                logger.info("%s\n%s", name, format_table(results[name], protocols))
+        if comm.is_main_process():
+            write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results)
+        return results
+
+
+def write_json(path: str, content: Any) -> None:
+    """Write a JSON file in one step: readers see the old one or the new one, never half."""
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=folder, suffix=".part")
+    with os.fdopen(handle, "w") as f:
+        json.dump(content, f, indent=2)
+        f.write("\n")
+    os.chmod(partial, 0o644)
+    os.replace(partial, path)
+
+
+def verify_results(expected: List[Any], results: Dict[str, Any]) -> List[str]:
+    """Compare results with TEST.EXPECTED_RESULTS.
+
+    Args:
+        expected: entries (data set, protocol, metric, percent, tolerance).
+        results: what `VIFTrainer.test` returns.
+
+    Returns:
+        One line for each miss; empty when all hold.
+    """
+    misses = []
+    for name, protocol, metric, value, tolerance in expected:
+        found = results.get(name, {}).get(protocol, {}).get(metric, float("nan"))
+        if not abs(found - value) <= tolerance:
+            misses.append(f"{name} {protocol} {metric}: {found:.2f}, expected {value} +- {tolerance}")
+    return misses
