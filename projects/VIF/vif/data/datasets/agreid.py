@@ -18,7 +18,9 @@ V1_VIEWS = {0: AERIAL, 3: GROUND}
 V2_VIEWS = {0: AERIAL, 2: WEARABLE, 3: CCTV}
 PATTERN = "P{person}T{time}A{altitude}C{camera}F{frame}.jpg, as in P0006T02140A0C0F1831.jpg"
 # 32 wearable files of AG-ReIDv2 end with a letter after the frame (F8671Z).
-_NAME = re.compile(r"P([0-9]{4})T([0-9]{5})A([0-9])C([0-9])F[0-9]+[A-Za-z]?\.(?:jpg|jpeg|png|JPG|JPEG|PNG)")
+_NAME = re.compile(r"P([0-9]{4})T([0-9]{5})A([0-9])C([0-9])F[0-9]+[A-Za-z]?\.(?i:jpe?g|png)")
+_IDENTITY = re.compile(r"P[0-9]{4}T[0-9]{5}A[0-9]")
+_LINE = re.compile(r"(query|gallery)/" + _IDENTITY.pattern + r"/[^/\\]+")
 
 _V1_FOLDERS = {
     "train": {"bounding_box_train": None},
@@ -145,9 +147,6 @@ def _record(path: str, where: str, views: Dict[int, str], camera: Optional[int])
     return ImageRecord(path, label.pid, label.camid, views[label.camid])
 
 
-_IDENTITY = re.compile(r"P[0-9]{4}T[0-9]{5}A[0-9]")
-
-
 def _read_folder(folder: str, views: Dict[int, str], camera: Optional[int]) -> List[ImageRecord]:
     paths = [os.path.join(folder, relative) for relative in scan_images(folder)]
     return [_record(path, repr(path), views, camera) for path in paths]
@@ -177,14 +176,12 @@ def _read_list(list_path: str, files: ListedFiles) -> Splits:
         if not line:
             continue
         where = f"{list_path}, line {number}"
-        parts = line.split("/")
-        path = files.check_relative(line, where)
-        if len(parts) != 3 or parts[0] not in sides or not _IDENTITY.fullmatch(parts[1]):
+        match = _LINE.fullmatch(line)
+        if match is None:
             raise DataError(
                 f"{where}: {line!r} is not query/<ID>/<image> or gallery/<ID>/<image>, with an <ID> such as "
                 f"P0006T02140A0 and images {PATTERN}."
             )
-        record = _record(path, where, V2_VIEWS, None)
-        files.check_on_disk(line, path, where)
-        sides[parts[0]].append(record)
+        sides[match[1]].append(_record(os.path.join(files.root, line), where, V2_VIEWS, None))
+        files.resolve(line, where)
     return {side: sorted(records) for side, records in sides.items()}

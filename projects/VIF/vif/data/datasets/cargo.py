@@ -16,9 +16,8 @@ from .tree import Layout, find_root, scan_images
 
 SPLITS = ("train", "query", "gallery")
 AERIAL_CAMERAS = range(1, 6)
-GROUND_CAMERAS = range(6, 14)
 PATTERN = "Cam{1..13}_{day|night}_{pid}_{index}.jpg, as in Cam2_day_2519_320.jpg"
-_NAME = re.compile(r"Cam([1-9]|1[0-3])_(?:day|night)_([0-9]{1,9})_[0-9]+\.(?:jpe?g|png)", re.IGNORECASE)
+_NAME = re.compile(r"Cam([1-9]|1[0-3])_(?:day|night)_([0-9]{1,9})_[0-9]+\.(?i:jpe?g|png)")
 _TREE = "train/, query/ and gallery/, each with folders Cam1/ to Cam13/ of images " + PATTERN
 
 CARGO = Layout(
@@ -96,7 +95,7 @@ def _read_split(folder: str) -> List[ImageRecord]:
             label = parse_name(name)
         except DataError as e:
             raise DataError(f"{path!r}: {e} Remove the file or give it such a name.") from e
-        if parent.lower() != f"cam{label.camid}":
+        if parent != f"Cam{label.camid}":
             raise DataError(f"{path!r} belongs in a folder Cam{label.camid}/ by its name; move one of the two.")
         records.append(ImageRecord(path, *label))
     return records

@@ -113,20 +113,16 @@ class ListedFiles:
             )
         path = os.path.join(self.root, os.path.normpath(listed))
         try:
-            mode = os.lstat(path).st_mode
-            if not self._stays_inside(path, stat.S_ISLNK(mode)):
-                raise DataError(
-                    f"{where}: {listed!r} leaves {self.root} through a symbolic link; copy the file there."
-                )
-            if stat.S_ISLNK(mode):
-                mode = os.stat(path).st_mode
-        except (OSError, ValueError) as e:
-            raise_if_data_error(e)
+            is_link = stat.S_ISLNK(os.lstat(path).st_mode)
+            is_file = stat.S_ISREG(os.stat(path).st_mode)
+        except (OSError, ValueError) as e:  # ValueError: a null byte
             raise DataError(
                 f"{where}: {listed!r} is not on disk (looked for {path!r}); the copy is incomplete: get it "
                 "again, or remove the line."
             ) from e
-        if not stat.S_ISREG(mode):
+        if not self._stays_inside(path, is_link):
+            raise DataError(f"{where}: {listed!r} leaves {self.root} through a symbolic link; copy the file there.")
+        if not is_file:
             raise DataError(f"{where}: {listed!r} is not a file ({path!r}).")
         return path
 
@@ -141,8 +137,3 @@ class ListedFiles:
     def _is_under(self, real_path: str) -> bool:
         return os.path.commonpath((self._real_root, real_path)) == self._real_root
 
-
-def raise_if_data_error(error: Exception) -> None:
-    """DataError is a ValueError too; let it pass a handler of ValueError."""
-    if isinstance(error, DataError):
-        raise error

@@ -109,25 +109,20 @@ class Shapes:
 
 def bounds(shapes: Dict[str, Array], rays: Rays) -> Array:
     """Screen boxes (P, 4) x0, y0, x1, y1 of the primitives, in pixels, not clipped to the picture."""
-    out = np.empty((len(shapes["length"]), 4))
-    ends = (shapes["origin"], shapes["origin"] + shapes["axis"] * shapes["length"][:, None])
-    radii = (shapes["ra"], shapes["rb"])
+    low = np.full((len(shapes["length"]), 2), np.inf)
+    high = -low
     deep = np.sqrt(((shapes["extent"] * rays.forward).sum(2) ** 2).sum(1))
+    ends = ((shapes["origin"], shapes["ra"]), (shapes["origin"] + shapes["axis"] * shapes["length"][:, None], shapes["rb"]))
     for column, (axis, f, c) in enumerate(((rays.right, rays.fx, rays.cx), (rays.down, rays.fy, rays.cy))):
         wide = np.sqrt(((shapes["extent"] * axis).sum(2) ** 2).sum(1))
-        low, high = [], []
-        for end, radius in zip(ends, radii):
-            rel = end - rays.base
-            depth = rays.spread + rays.diverge * ((rel * rays.forward).sum(1))
-            middle = (rel * axis).sum(1)
-            near = np.maximum(depth - rays.diverge * deep * radius, 0.05)
-            grow = wide * radius * 1.02 + np.abs(middle) * (depth / near - 1.0)
-            grow = np.where(rays.diverge > 0, np.minimum(grow, wide * radius * depth / near * 1.3 + 0.02), grow)
-            low.append((middle / depth - grow / near) * f + c)
-            high.append((middle / depth + grow / near) * f + c)
-        out[:, column] = np.minimum(low[0], low[1])
-        out[:, column + 2] = np.maximum(high[0], high[1])
-    return out
+        for end, radius in ends:
+            middle = ((end - rays.base) * axis).sum(1)
+            depth = rays.spread + rays.diverge * ((end - rays.base) * rays.forward).sum(1)
+            for sign in (-1.0, 1.0):
+                z = np.maximum(depth + sign * rays.diverge * deep * radius, 0.05)
+                low[:, column] = np.minimum(low[:, column], (middle - wide * radius) / z * f + c)
+                high[:, column] = np.maximum(high[:, column], (middle + wide * radius) / z * f + c)
+    return np.concatenate([low, high], axis=1)
 
 
 class Hits(NamedTuple):
@@ -253,7 +248,7 @@ def _intersect(o: List[Array], d: List[Array], length: Array, ra: Array, rb: Arr
     lift = m1 - ra * rr
     k2 = d2 * dd - m2 * m2
     k1 = d2 * m3 - m2 * lift
-    k0 = d2 * (m5 - ra * ra) - lift * lift + (ra * rr) ** 2 + d2 * ra * ra - m0 * ra * ra
+    k0 = d2 * (m5 - ra * ra) - lift * lift
     inf = np.float32(np.inf)
     with np.errstate(invalid="ignore", divide="ignore"):
         root = np.sqrt(k1 * k1 - k0 * k2)

@@ -1,0 +1,176 @@
+"""From a config to data sets, transforms and loaders (the rim where fastreid's keys become plain arguments)."""
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any, Dict, List, Sequence, Tuple
+
+from fastreid.data import samplers
+from fastreid.data.datasets import DATASET_REGISTRY
+from fastreid.utils import comm
+
+from ..compat import PrivateRandom
+from ..errors import ConfigError
+from ..evaluation.extract import unique_rows
+from ..evaluation.protocols import PROTOCOLS, Protocol
+from ..records import ImageRecord
+from ..registries import TRANSFORM_REGISTRY
+from . import transforms as T
+from .loaders import CountedBatchSampler, DeviceLoader, ImageSet, make_loader
+
+logger = logging.getLogger(__name__)
+
+
+@TRANSFORM_REGISTRY.register()
+def PatchLevelRotateMix(cfg: Any) -> T.PatchLevelRotateMix:
+    """PLRM from INPUT.PLRM."""
+    plrm = cfg.INPUT.PLRM
+    return T.PatchLevelRotateMix(
+        prob=plrm.PROB,
+        base_prob=plrm.BASE_PROB,
+        center_weight=plrm.CENTER_WEIGHT,
+        patch_size=plrm.PATCH_SIZE,
+        max_angle=plrm.MAX_ANGLE,
+        alpha=plrm.ALPHA,
+        fill=plrm.FILL,
+        mode=plrm.MODE,
+    )
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """What evaluation needs of a data set.
+
+    Attributes:
+        source: name of the data set whose images these are; those with one source share one extraction.
+        splits: records by split name; "train" is absent or ignored.
+        protocols: rows to score, the headline first.
+    """
+
+    source: str
+    splits: Dict[str, List[ImageRecord]]
+    protocols: Tuple[Protocol, ...]
+
+
+def data_root() -> str:
+    """Folder of all data sets: FASTREID_DATASETS, else ``datasets``."""
+    return os.environ.get("FASTREID_DATASETS", "datasets")
+
+
+def find_dataset(cfg: Any, name: str, **kwargs: Any) -> Any:
+    """Instance of a registered data set; an unknown name lists those there are."""
+    if name not in DATASET_REGISTRY._obj_map:
+        known = ", ".join(sorted(DATASET_REGISTRY._obj_map))
+        raise ConfigError(f"DATASETS names {name!r}, which is not registered; there are {known}.")
+    return DATASET_REGISTRY.get(name)(root=data_root(), manifest=cfg.DATASETS.MANIFEST, **kwargs)
+
+
+def build_dataset(cfg: Any, name: str) -> TestSet:
+    """The test side of one of our data sets, or of any of fastreid's (plain Market-1501 protocol)."""
+    dataset = find_dataset(cfg, name)
+    if comm.is_main_process():
+        dataset.show_test()
+    if hasattr(dataset, "protocols"):
+        return TestSet(dataset.source, dataset.splits, dataset.protocols)
+    splits = {
+        split: [ImageRecord(path, int(pid), int(camid), "") for path, pid, camid in items]
+        for split, items in (("query", dataset.query), ("gallery", dataset.gallery))
+    }
+    return TestSet(name, splits, PROTOCOLS["DEFAULT"])
+
+
+def build_transforms(cfg: Any, is_train: bool) -> T.Compose:
+    """fastreid's pipeline on uint8 images: same order, same distributions; INPUT.TRANSFORMS before erasing."""
+    inp = cfg.INPUT
+    size = inp.SIZE_TRAIN if is_train else inp.SIZE_TEST
+    ops: List[Any] = []
+    if is_train and inp.AUTOAUG.ENABLED:
+        from fastreid.data.transforms.autoaugment import AutoAugment
+
+        ops.append(T.PILTransform(AutoAugment(), prob=inp.AUTOAUG.PROB))
+    if size[0] > 0:
+        ops.append(T.Resize(_pair(size)))
+    if not is_train:
+        return T.Compose(ops + ([T.CenterCrop(_pair(inp.CROP.SIZE))] if inp.CROP.ENABLED else []))
+    if inp.CROP.ENABLED:
+        ops.append(T.RandomResizedCrop(_pair(inp.CROP.SIZE), scale=inp.CROP.SCALE, ratio=inp.CROP.RATIO))
+    if inp.PADDING.ENABLED:
+        ops.append(T.PadCrop(_pair(size), padding=inp.PADDING.SIZE, mode=inp.PADDING.MODE))
+    if inp.FLIP.ENABLED:
+        ops.append(T.HorizontalFlip(inp.FLIP.PROB))
+    if inp.CJ.ENABLED:
+        cj = inp.CJ
+        ops.append(T.ColorJitter(cj.PROB, cj.BRIGHTNESS, cj.CONTRAST, cj.SATURATION, cj.HUE))
+    if inp.AFFINE.ENABLED:
+        ops.append(T.RandomAffine())
+    if inp.AUGMIX.ENABLED:
+        from fastreid.data.transforms.transforms import AugMix
+
+        ops.append(T.PILTransform(AugMix(prob=inp.AUGMIX.PROB)))
+    ops += [TRANSFORM_REGISTRY.get(name)(cfg) for name in inp.TRANSFORMS]
+    if inp.REA.ENABLED:
+        ops.append(T.RandomErasing(inp.REA.PROB, value=inp.REA.VALUE))
+    return T.Compose(ops)
+
+
+def _pair(size: Sequence[int]) -> Tuple[int, int]:
+    return (int(size[0]), int(size[-1]))
+
+
+def _build_sampler(cfg: Any, items: List[Any]) -> Any:
+    """One of fastreid's samplers, seeded by SEED."""
+    name, seed = cfg.DATALOADER.SAMPLER_TRAIN, cfg.SEED
+    batch, instances = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(), cfg.DATALOADER.NUM_INSTANCE
+    logger.info("Training sampler %s, seed %d", name, seed)
+    if name == "TrainingSampler":
+        return samplers.TrainingSampler(len(items), seed=seed)
+    if name == "ImbalancedDatasetSampler":
+        return samplers.ImbalancedDatasetSampler(items)
+    if name == "SetReWeightSampler":
+        return samplers.SetReWeightSampler(items, batch, instances, cfg.DATALOADER.SET_WEIGHT, seed=seed)
+    if name in ("NaiveIdentitySampler", "BalancedIdentitySampler"):
+        identities = len({pid for _, pid, _ in items})
+        if identities < batch // instances:
+            raise ConfigError(
+                f"SOLVER.IMS_PER_BATCH={cfg.SOLVER.IMS_PER_BATCH} with DATALOADER.NUM_INSTANCE={instances} "
+                f"needs {batch // instances} identities a batch and process, and the training set has "
+                f"{identities}; set a smaller batch or more instances."
+            )
+        return getattr(samplers, name)(items, batch, instances, seed=seed)
+    raise ConfigError(
+        f"DATALOADER.SAMPLER_TRAIN={name!r} is unknown; choose TrainingSampler, NaiveIdentitySampler, "
+        "BalancedIdentitySampler, SetReWeightSampler or ImbalancedDatasetSampler."
+    )
+
+
+def build_train_loader(cfg: Any) -> DeviceLoader:
+    """Endless batches of DATASETS.NAMES on MODEL.DEVICE; the same for any number of worker processes."""
+    items: List[Any] = []
+    for name in cfg.DATASETS.NAMES:
+        dataset = find_dataset(cfg, name, combineall=cfg.DATASETS.COMBINEALL)
+        if comm.is_main_process():
+            dataset.show_train()
+        items.extend(dataset.train)
+    world = comm.get_world_size()
+    image_set = ImageSet(
+        items, build_transforms(cfg, is_train=True), seed=cfg.SEED * world + comm.get_rank(), relabel=True
+    )
+    sampler = PrivateRandom(_build_sampler(cfg, items))
+    batches = CountedBatchSampler(sampler, cfg.SOLVER.IMS_PER_BATCH // world)
+    device = cfg.MODEL.DEVICE
+    loader = make_loader(image_set, batches, cfg.DATALOADER.NUM_WORKERS, pin_memory=device.startswith("cuda"))
+    return DeviceLoader(loader, device)
+
+
+def build_test_loader(cfg: Any, splits: Dict[str, List[ImageRecord]]) -> DeviceLoader:
+    """Every test image once, in order; each process takes its share."""
+    records, _ = unique_rows(splits)
+    image_set = ImageSet(
+        [(r.path, r.pid, r.camid) for r in records], build_transforms(cfg, is_train=False), seed=0, relabel=False
+    )
+    share = list(samplers.InferenceSampler(len(records)))
+    size = max(1, cfg.TEST.IMS_PER_BATCH // comm.get_world_size())
+    batches = [share[i : i + size] for i in range(0, len(share), size)]
+    device = cfg.MODEL.DEVICE
+    loader = make_loader(image_set, batches, cfg.DATALOADER.NUM_WORKERS, pin_memory=device.startswith("cuda"))
+    return DeviceLoader(loader, device)
