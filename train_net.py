@@ -21,6 +21,8 @@ def setup(args: Any) -> Any:
     vif.add_vif_config(cfg)
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
+    if args.eval_only:
+        cfg.MODEL.BACKBONE.PRETRAIN = False  # MODEL.WEIGHTS holds the whole model
     vif.check_config(cfg)
     cfg.freeze()
     default_setup(cfg, args)

@@ -7,7 +7,9 @@ provided while its modules are imported, and three classes of its engine are sub
 import collections
 import collections.abc
 import contextlib
+import functools
 import importlib
+import importlib.util
 import itertools
 import logging
 import os
@@ -69,15 +71,34 @@ def install() -> None:
             importlib.import_module(f"fastreid.{name}")
     defaults = importlib.import_module("fastreid.engine.defaults")
     # Serves: SOLVER.AMP without CUDA and on torch.amp. Can go when fastreid uses torch.amp.
-    defaults.AMPTrainer = _engine_classes()["AMPTrainer"]
+    defaults.AMPTrainer = engine_classes()["AMPTrainer"]
+    # Serves: weights that train at all on torch >= 2.0; see `build_optimizer`.
+    defaults.build_optimizer = build_optimizer
     # Serves: reading checkpoints without running code in them, writing them atomically.
-    defaults.Checkpointer = _engine_classes()["Checkpointer"]
+    defaults.Checkpointer = engine_classes()["Checkpointer"]
+
+
+def build_optimizer(cfg: Any, model: Any, contiguous: bool = True) -> Any:
+    """fastreid's optimizer, with gradients that are zeroed and not dropped.
+
+    Serves: fastreid lays all parameters and gradients out in flat buffers and steps on those. Since torch 2.0
+    `zero_grad()` sets gradients to None; then the flat buffer has none, the optimizer steps over nothing, and
+    the weights stay as they were, without an error. Can go when fastreid zeroes in place.
+
+    Returns:
+        (optimizer, parameter wrapper), as fastreid returns them.
+    """
+    from fastreid.solver.build import build_optimizer as fastreid_build_optimizer
+
+    optimizer, wrapper = fastreid_build_optimizer(cfg, model, contiguous)
+    optimizer.zero_grad = functools.partial(optimizer.zero_grad, set_to_none=False)
+    return optimizer, wrapper
 
 
 _ENGINE: Dict[str, type] = {}
 
 
-def _engine_classes() -> Dict[str, type]:
+def engine_classes() -> Dict[str, type]:
     """Subclasses of fastreid's engine, built once fastreid can be imported."""
     if _ENGINE:
         return _ENGINE

@@ -137,10 +137,10 @@ def _check_names(cfg: CN) -> None:
         TRANSFORM_REGISTRY.get(name)
     extra = [name for name in cfg.MODEL.LOSSES.NAME if name not in FASTREID_LOSSES]
     for name in extra:
-        if name not in LOSS_REGISTRY:
+        if name not in LOSS_REGISTRY.names():
             raise ConfigError(
                 f"MODEL.LOSSES.NAME holds {name!r}, which nobody defines; fastreid has "
-                f"{', '.join(FASTREID_LOSSES)}, VIF's registry has {', '.join(sorted(LOSS_REGISTRY._obj_map))}."
+                f"{', '.join(FASTREID_LOSSES)}, VIF's registry has {', '.join(LOSS_REGISTRY.names())}."
             )
     if extra and cfg.MODEL.META_ARCHITECTURE != "VIF":
         raise ConfigError(

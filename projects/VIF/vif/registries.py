@@ -4,7 +4,7 @@ A user adds one of his own without touching ours: register it under its name, th
 config. Each entry is called with the config, as fastreid's registries do.
 """
 
-from typing import Any
+from typing import Any, List
 
 from fastreid.utils.registry import Registry as FastreidRegistry
 
@@ -14,10 +14,14 @@ from .errors import ConfigError
 class Registry(FastreidRegistry):
     """fastreid's registry; a failed look-up lists what there is."""
 
+    def names(self) -> List[str]:
+        """Registered names, sorted."""
+        return sorted(self._obj_map)
+
     def get(self, name: str) -> Any:
         """Return the object registered under `name`, or raise ConfigError with the names there are."""
         if name not in self._obj_map:
-            known = ", ".join(sorted(self._obj_map)) or "nothing"
+            known = ", ".join(self.names()) or "nothing"
             raise ConfigError(f'"{name}" is not in the {self._name} registry; it holds: {known}.')
         return self._obj_map[name]
 

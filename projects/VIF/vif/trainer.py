@@ -13,10 +13,10 @@ from fastreid.utils.events import JSONWriter, TensorboardXWriter
 
 from . import compat
 from .config import check_config
-from .data.build import build_dataset, build_test_loader, build_train_loader
+from .data.build import build_test_set, build_test_loader, build_train_loader
 from .errors import ConfigError, DataError
 from .evaluation.extract import extract_table
-from .evaluation.protocols import Protocol, select
+from .evaluation.protocols import select
 from .hooks import BestCheckpointer, CollapseWarning, ProgressWriter
 from .registries import EVALUATOR_REGISTRY
 
@@ -104,7 +104,7 @@ class VIFTrainer(DefaultTrainer):
     def best_metric(self) -> str:
         """Key of the number that chooses model_best: "data set/protocol/metric"."""
         name = self.cfg.DATASETS.TESTS[0]
-        protocols = chosen_protocols(self.cfg, name)
+        protocols = select(self.cfg.TEST.PROTOCOLS, build_test_set(self.cfg, name, show=False).protocols)
         best = self.cfg.TEST.BEST_PROTOCOL or protocols[0].name
         if best not in [p.name for p in protocols]:
             raise ConfigError(
@@ -112,6 +112,15 @@ class VIFTrainer(DefaultTrainer):
                 f"{', '.join(p.name for p in protocols)}."
             )
         return f"{name}/{best}/{self.cfg.TEST.BEST_METRIC}"
+
+    @classmethod
+    def evaluate_weights(cls, cfg: Any) -> Dict[str, Dict[str, Dict[str, float]]]:
+        """`test` of the checkpoint in MODEL.WEIGHTS: what `--eval-only` runs."""
+        if not cfg.MODEL.WEIGHTS:
+            raise ConfigError("There is nothing to evaluate: set MODEL.WEIGHTS to a checkpoint.")
+        model = cls.build_model(cfg)
+        compat.engine_classes()["Checkpointer"](model).load(cfg.MODEL.WEIGHTS)
+        return cls.test(cfg, model)
 
     @classmethod
     def test(cls, cfg: Any, model: Any) -> Dict[str, Dict[str, Dict[str, float]]]:
@@ -130,7 +139,7 @@ class VIFTrainer(DefaultTrainer):
         tables: Dict[str, Any] = {}
         results: Dict[str, Any] = OrderedDict()
         for name in cfg.DATASETS.TESTS:
-            dataset = build_dataset(cfg, name)
+            dataset = build_test_set(cfg, name)
             if dataset.source not in tables:
                 loader = build_test_loader(cfg, dataset.splits)
                 tables[dataset.source] = extract_table(model, loader, dataset.splits)

@@ -65,10 +65,10 @@ def find_dataset(cfg: Any, name: str, **kwargs: Any) -> Any:
     return DATASET_REGISTRY.get(name)(root=data_root(), manifest=cfg.DATASETS.MANIFEST, **kwargs)
 
 
-def build_dataset(cfg: Any, name: str) -> TestSet:
+def build_test_set(cfg: Any, name: str, show: bool = True) -> TestSet:
     """The test side of one of our data sets, or of any of fastreid's (plain Market-1501 protocol)."""
     dataset = find_dataset(cfg, name)
-    if comm.is_main_process():
+    if show and comm.is_main_process():
         dataset.show_test()
     if hasattr(dataset, "protocols"):
         return TestSet(dataset.source, dataset.splits, dataset.protocols)
@@ -89,7 +89,7 @@ def build_transforms(cfg: Any, is_train: bool) -> T.Compose:
 
         ops.append(T.PILTransform(AutoAugment(), prob=inp.AUTOAUG.PROB))
     if size[0] > 0:
-        ops.append(T.Resize(_pair(size)))
+        ops.append(T.Resize(tuple(size), exact=not is_train))
     if not is_train:
         return T.Compose(ops + ([T.CenterCrop(_pair(inp.CROP.SIZE))] if inp.CROP.ENABLED else []))
     if inp.CROP.ENABLED:
@@ -151,12 +151,15 @@ def build_train_loader(cfg: Any) -> DeviceLoader:
         if comm.is_main_process():
             dataset.show_train()
         items.extend(dataset.train)
+    transform = build_transforms(cfg, is_train=True)
+    image_set = ImageSet(items, transform, seed=cfg.SEED, relabel=True, read=T.read_image_fast)
     world = comm.get_world_size()
-    image_set = ImageSet(
-        items, build_transforms(cfg, is_train=True), seed=cfg.SEED * world + comm.get_rank(), relabel=True
+    batches = CountedBatchSampler(
+        PrivateRandom(_build_sampler(cfg, items)),
+        cfg.SOLVER.IMS_PER_BATCH // world,
+        rank=comm.get_rank(),
+        world_size=world,
     )
-    sampler = PrivateRandom(_build_sampler(cfg, items))
-    batches = CountedBatchSampler(sampler, cfg.SOLVER.IMS_PER_BATCH // world)
     device = cfg.MODEL.DEVICE
     loader = make_loader(image_set, batches, cfg.DATALOADER.NUM_WORKERS, pin_memory=device.startswith("cuda"))
     return DeviceLoader(loader, device)
@@ -165,9 +168,7 @@ def build_train_loader(cfg: Any) -> DeviceLoader:
 def build_test_loader(cfg: Any, splits: Dict[str, List[ImageRecord]]) -> DeviceLoader:
     """Every test image once, in order; each process takes its share."""
     records, _ = unique_rows(splits)
-    image_set = ImageSet(
-        [(r.path, r.pid, r.camid) for r in records], build_transforms(cfg, is_train=False), seed=0, relabel=False
-    )
+    image_set = ImageSet(records, build_transforms(cfg, is_train=False))
     share = list(samplers.InferenceSampler(len(records)))
     size = max(1, cfg.TEST.IMS_PER_BATCH // comm.get_world_size())
     batches = [share[i : i + size] for i in range(0, len(share), size)]

@@ -9,22 +9,22 @@ from typing import Any, Optional, Tuple, Union
 import numpy as np
 import torch
 
-from vif.errors import EvaluationError
+from ..errors import EvaluationError
 
 Array = Union[np.ndarray, torch.Tensor]
 
 METRICS = ("cosine", "euclidean")
 
-# BLAS takes other kernels, with another order of summation, for very thin matrices. Products are therefore never
-# thinner than this, so that equal features give equal distances and results do not depend on the blocks.
+# BLAS takes other kernels, with another order of summation, for very thin matrices. So products are never
+# thinner than this: equal features then give equal distances, and results do not depend on the blocks.
 _MIN_SIDE = 32
 
 
 def as_matrix(values: Any, what: str) -> torch.Tensor:
     """``values`` as a two-dimensional floating point tensor, without a copy where that is possible.
 
-    Integers become float64. Raises EvaluationError, naming ``what``, unless there are two dimensions and a side
-    is not empty.
+    Integers become float64. Raises EvaluationError, naming ``what``, unless there are two dimensions, neither
+    of them empty.
     """
     tensor = values.detach() if isinstance(values, torch.Tensor) else _from_numpy(np.asarray(values))
     if tensor.ndim != 2:
@@ -38,7 +38,7 @@ def as_matrix(values: Any, what: str) -> torch.Tensor:
 
 
 def require_finite(values: torch.Tensor, what: str, chunk_bytes: int = 1 << 24) -> None:
-    """Raise EvaluationError with the number of NaN and infinite entries of a (N, K) tensor, if there are any."""
+    """Raise EvaluationError if a (N, K) tensor has NaN or infinite entries, with their number."""
     step = max(1, chunk_bytes // (values.shape[1] * values.element_size()))
     bad_values = bad_rows = 0
     first: Optional[int] = None
@@ -55,34 +55,37 @@ def require_finite(values: torch.Tensor, what: str, chunk_bytes: int = 1 << 24) 
             first = start + int(rows[0])
     if first is not None:
         raise EvaluationError(
-            f"{what}: {bad_values} of {values.numel()} values, in {bad_rows} of {values.shape[0]} rows, are NaN or "
-            f"infinite; the first is in row {first}. Look for a diverged network, or for half precision that "
-            "overflows, and extract the features again."
+            f"{what}: {bad_values} of {values.numel()} values, in {bad_rows} of {values.shape[0]} rows, are "
+            f"NaN or infinite; the first is in row {first}. Look for a diverged network, or for half "
+            "precision that overflows, and extract the features again."
         )
 
 
 class MatrixDistances:
-    """Strips of a distance matrix (Q, G) that exists already; nothing is copied."""
+    """Strips of a distance matrix (Q, G) that exists already; only one of 16 bit is copied."""
 
     def __init__(self, distances: Array) -> None:
         self._matrix = as_matrix(distances, "distances")
+        self._matrix = self._matrix.to(torch.promote_types(self._matrix.dtype, torch.float32))
         require_finite(self._matrix, "distances")
         self.shape: Tuple[int, int] = (self._matrix.shape[0], self._matrix.shape[1])
         self.device = self._matrix.device
         self.itemsize: int = self._matrix.element_size()
         self.row_bytes = 0
 
-    def strip(self, rows: slice, columns: slice) -> torch.Tensor:
-        """Distances of a range of rows and columns."""
-        return self._matrix[rows, columns]
+    def strip(self, rows: np.ndarray, columns: slice) -> torch.Tensor:
+        """Distances of some rows (ascending indices) and a range of columns; a view of adjacent rows."""
+        if rows[-1] - rows[0] + 1 == len(rows):
+            return self._matrix[rows[0] : rows[-1] + 1, columns]
+        return self._matrix[:, columns].index_select(0, torch.as_tensor(rows, device=self.device))
 
 
 class FeatureDistances:
     """Strips of the distances between two sets of features, computed when asked for.
 
     Features of 16 bit are multiplied in float32, others in their own precision: float32 in float32.
-    ``cosine`` is 1 - cos, in [0, 2]; a norm below 1e-12 counts as 1e-12, so zero features are at distance 1 from
-    everything. ``euclidean`` is the squared Euclidean distance |q|^2 + |g|^2 - 2 q.g, which ranks like its root;
+    ``cosine`` is 1 - cos, in [0, 2]; a norm below 1e-12 counts as 1e-12, so zero features are at distance 1
+    from everything. ``euclidean`` is the squared distance |q|^2 + |g|^2 - 2 q.g, which ranks like its root;
     rounding can leave it slightly below 0.
 
     Args:
@@ -99,7 +102,8 @@ class FeatureDistances:
         self._gallery = as_matrix(gallery, "gallery features")
         if self._query.shape[1] != self._gallery.shape[1]:
             raise EvaluationError(
-                f"query features have {self._query.shape[1]} dimensions, gallery features {self._gallery.shape[1]}. "
+                f"query features have {self._query.shape[1]} dimensions, gallery features "
+                f"{self._gallery.shape[1]}. "
                 "Both must come from the same network and the same layer."
             )
         if self._query.device != self._gallery.device:
@@ -115,44 +119,49 @@ class FeatureDistances:
         self.itemsize = 4 if self.dtype == torch.float32 else 8
         dim_bytes = self._query.shape[1] * self.itemsize
         self.row_bytes = 2 * dim_bytes
-        self._step = max(_MIN_SIDE, min(chunk_bytes // dim_bytes, self.shape[1]))
-        self._query_norm = self._norms(self._query, "query features")
-        self._gallery_norm = self._norms(self._gallery, "gallery features")
+        self._step = max(_MIN_SIDE, chunk_bytes // dim_bytes)
+        self._query_scale = self._scales(self._query, "query features")
+        self._gallery_scale = self._scales(self._gallery, "gallery features")
         self._buffer = torch.empty(0, dtype=self.dtype, device=self.device)
 
-    def _norms(self, features: torch.Tensor, what: str) -> torch.Tensor:
-        """Euclidean norms (N,), after a check that all features are finite."""
-        parts = [
-            torch.linalg.vector_norm(features[start : start + self._step], dim=1, dtype=self.dtype)
-            for start in range(0, len(features), self._step)
-        ]
+    def _scales(self, features: torch.Tensor, what: str) -> torch.Tensor:
+        """(N,) 1 / norm for ``cosine``, squared norm for ``euclidean``; the features must be finite."""
+        parts = []
+        for start in range(0, len(features), self._step):
+            chunk = features[start : start + self._step].to(self.dtype)
+            if self._metric == "cosine":
+                parts.append(torch.linalg.vector_norm(chunk, dim=1))
+            else:
+                parts.append(chunk.square().sum(dim=1))
         norms = torch.cat(parts)
         if not bool(torch.isfinite(norms).all()):
             require_finite(features, what)
-            raise EvaluationError(f"{what}: values are so large that their norm overflows {norms.dtype}; scale them.")
-        return norms
+            raise EvaluationError(f"{what}: so large that a norm overflows {norms.dtype}. Scale them down.")
+        return norms.clamp_min(1e-12).reciprocal() if self._metric == "cosine" else norms
 
-    def strip(self, rows: slice, columns: slice) -> torch.Tensor:
-        """Distances of a range of rows and columns; the result is overwritten by the next call."""
-        query = _pad(self._query[rows].to(self.dtype))
-        query_norm = _pad(self._query_norm[rows, None])
+    def strip(self, rows: np.ndarray, columns: slice) -> torch.Tensor:
+        """Distances of some rows (indices) and a range of columns; the next call overwrites the result."""
+        index = torch.as_tensor(rows, device=self.device)
+        query = _pad(self._query[index].to(self.dtype))
+        query_scale = _pad(self._query_scale[index, None])
         if self._metric == "cosine":
-            query = query / query_norm.clamp_min(1e-12)
-        height, width = rows.stop - rows.start, columns.stop - columns.start
+            query = query * query_scale
+        width = columns.stop - columns.start
         out = self._rectangle(len(query), max(width, _MIN_SIDE))
-        for start in range(columns.start, columns.stop, self._step):
-            stop = min(start + self._step, columns.stop)
-            if stop - start < _MIN_SIDE:  # a thin rest: take columns before it again, or pad where there are none
-                start = max(columns.start, stop - _MIN_SIDE)
+        step = width if self._gallery.dtype == self.dtype else self._step
+        for begin in range(columns.start, columns.stop, step):
+            stop = min(begin + step, columns.stop)
+            # A thin rest takes columns before it once more; a thin gallery is padded.
+            start = max(columns.start, min(begin, stop - _MIN_SIDE))
             gallery = _pad(self._gallery[start:stop].to(self.dtype))
-            norm = _pad(self._gallery_norm[start:stop, None])[:, 0]
+            scale = _pad(self._gallery_scale[start:stop, None])[:, 0]
             part = out[:, start - columns.start :][:, : len(gallery)]
             torch.mm(query, gallery.t(), out=part)
             if self._metric == "cosine":
-                torch.addcmul(norm.new_ones(()), part, norm.clamp_min(1e-12).reciprocal(), value=-1, out=part)
+                torch.addcmul(scale.new_ones(()), part, scale, value=-1, out=part)
             else:
-                part.mul_(-2).add_(query_norm.square()).add_(norm.square())
-        return out[:height, :width]
+                part.mul_(-2).add_(query_scale).add_(scale)
+        return out[: len(rows), :width]
 
     def _rectangle(self, height: int, width: int) -> torch.Tensor:
         """An uninitialised (height, width) piece of a buffer that is kept between calls."""

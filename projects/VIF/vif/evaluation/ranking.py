@@ -1,30 +1,31 @@
 """Rank-k, AP and INP by the Market-1501 rule: exact, within bounded memory, ties counted against the model.
 
-Q queries, G gallery images, D feature dimension, V valid queries (with a match left after the same-camera filter).
+Q queries, G gallery images, D feature dimension, V valid queries (those with a match after the same-camera
+filter).
 
-The gallery is never sorted as a whole. The matches of a query are few; with their distances in ascending order,
-p_1 <= ... <= p_m, and n_i the number of images of other identities at a distance <= p_i, match i has rank n_i + i.
-So only n_1 ... n_m are counted, and the negative ranks first where distances are equal:
+The gallery is never sorted as a whole. A query's matches are few; with their distances in ascending order,
+p_1 <= ... <= p_m, and n_i the number of images of other identities at a distance <= p_i, match i has rank
+n_i + i. So only n_1 ... n_m are counted, and the negative ranks first where distances are equal:
 
     first = n_1 + 1,    AP = 1/m sum_i i / (n_i + i),    INP = m / (n_m + m),    cmc_k = share of first <= k
 
-(Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015, for the filter and AP; Ye et al., Deep
-Learning for Person Re-identification: A Survey and Outlook, TPAMI 2022, for INP.)
+References: Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015 (filter, AP); Ye et al.,
+Deep Learning for Person Re-identification: A Survey and Outlook, TPAMI 2022 (INP).
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Sequence, Tuple, Union
+from typing import Any, Dict, List, Sequence, Union
 
 import numpy as np
 import torch
 
-from vif.errors import EvaluationError
-from vif.evaluation.counting import count_near, count_near_on_device
-from vif.evaluation.distances import Array, FeatureDistances, MatrixDistances
-from vif.evaluation.labels import Matches
+from ..errors import EvaluationError
+from .counting import count_near
+from .distances import Array, FeatureDistances, MatrixDistances
+from .labels import Matches
 
 BLOCK_BYTES = 512 << 20
+Distances = Union[FeatureDistances, MatrixDistances]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class Ranking:
         ap: (V,) float64 average precision, in (0, 1].
         inp: (V,) float64 inverse negative penalty: number of matches / rank of the hardest match, in (0, 1].
         first: (V,) int64 rank of the first match, from 1.
-        valid: (V,) int64 indices of the queries with a match, ascending; the others are left out of every mean.
+        valid: (V,) int64 indices of the queries with a match, ascending; the others are in no mean.
         num_queries: Q.
         num_gallery: G.
     """
@@ -74,8 +75,8 @@ def rank_metrics(
 ) -> Ranking:
     """Rank the gallery for every query by the distance of their features.
 
-    Comparisons are exact on the distances as computed, see `vif.evaluation.distances.FeatureDistances`: float32
-    features are multiplied in float32. On CUDA tensors the distances and the counting stay on the GPU.
+    Comparisons are exact on the distances as computed (`vif.evaluation.distances.FeatureDistances`): float32
+    features are multiplied in float32. With CUDA tensors, products and counting take place on the GPU.
 
     Args:
         query_features: (Q, D) floating point array or tensor.
@@ -86,7 +87,7 @@ def rank_metrics(
         gallery_camids: (G,) integers.
         metric: ``cosine`` or ``euclidean``.
         max_rank: length of ``cmc``.
-        block_bytes: most memory to use beside the arguments and the labels. 1 MiB is about the least that works.
+        block_bytes: most memory to use beside the arguments and the labels; 1 MiB is about the least.
 
     Raises:
         EvaluationError: no valid query, an empty side, lengths or dimensions that differ, NaN or infinite
@@ -126,16 +127,13 @@ def rank_distances(
     return _rank(distances, matches, max_rank, BLOCK_BYTES)
 
 
-def _rank(
-    distances: Union[FeatureDistances, MatrixDistances], matches: Matches, max_rank: int, block_bytes: int
-) -> Ranking:
+def _rank(distances: Distances, matches: Matches, max_rank: int, block_bytes: int) -> Ranking:
     # A strip takes up to 3/4 of the memory; it has at least 32 rows, or the matrix product would crawl.
     strip_bytes = block_bytes * 3 // 4
     width = min(distances.shape[1], max(32, strip_bytes // (32 * distances.itemsize)))
     columns = [slice(i, min(i + width, distances.shape[1])) for i in range(0, distances.shape[1], width)]
-    per_row = width * distances.itemsize if isinstance(distances, FeatureDistances) else 0
     ranks: List[np.ndarray] = []
-    for rows in _row_blocks(matches.valid, matches.same_count, per_row + distances.row_bytes, strip_bytes):
+    for rows in matches.blocks(width * distances.itemsize + distances.row_bytes, strip_bytes):
         ranks.extend(_match_ranks(distances, matches, rows, columns))
     first = np.array([r[0] for r in ranks], dtype=np.int64)
     return Ranking(
@@ -147,3 +145,45 @@ def _rank(
         num_queries=distances.shape[0],
         num_gallery=distances.shape[1],
     )
+
+
+def _match_ranks(
+    distances: Distances, matches: Matches, rows: np.ndarray, columns: List[slice]
+) -> List[np.ndarray]:
+    """Ranks, ascending from 1, of the matches of each query in ``rows``: R arrays (m,) int64."""
+    counts, gallery, ignored = matches.pairs(rows)
+    row = np.repeat(np.arange(len(rows)), counts)
+    # A strip that spans the gallery serves both passes; otherwise each is computed twice, to the same bits.
+    strip = distances.strip(rows, columns[0])
+    same = _gather(strip, row, gallery, columns[0])
+    for part in columns[1:]:
+        strip = distances.strip(rows, part)
+        same = np.where(_inside(gallery, part), _gather(strip, row, gallery, part), same)
+    split = np.cumsum(counts)[:-1]
+    same_rows = np.split(same, split)
+    near = [np.sort(s[~i]) for s, i in zip(same_rows, np.split(ignored, split))]
+    total = count_near(strip, near)
+    for part in columns[:-1]:
+        total = [a + b for a, b in zip(total, count_near(distances.strip(rows, part), near))]
+    ranks = []
+    for everything, own, threshold in zip(total, same_rows, near):
+        negatives = everything - np.searchsorted(np.sort(own), threshold, side="right")
+        ranks.append(negatives + np.arange(1, len(threshold) + 1))
+    return ranks
+
+
+def _inside(gallery: np.ndarray, part: slice) -> np.ndarray:
+    return (gallery >= part.start) & (gallery < part.stop)
+
+
+def _gather(strip: torch.Tensor, row: np.ndarray, gallery: np.ndarray, part: slice) -> np.ndarray:
+    """Distances (P,) of pairs (row, gallery image); those outside ``part`` get values without meaning."""
+    column = np.clip(gallery - part.start, 0, part.stop - part.start - 1)
+    row_index, column_index = (torch.as_tensor(i).to(strip.device) for i in (row, column))
+    return strip[row_index, column_index].cpu().numpy()
+
+
+def _require_positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise EvaluationError(f"{name}: expected at least 1, got {value}.")

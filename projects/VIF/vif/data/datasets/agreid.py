@@ -1,7 +1,7 @@
 """AG-ReIDv1 and AG-ReIDv2: one grammar of names, two layouts.
 
-References: Nguyen et al., Aerial-Ground Person Re-ID, ICME 2023; Nguyen et al., AG-ReID.v2: Bridging Aerial and
-Ground Views for Person Re-identification, IEEE TIFS 2024.
+References: Nguyen et al., Aerial-Ground Person Re-ID, ICME 2023; Nguyen et al., AG-ReID.v2: Bridging Aerial
+and Ground Views for Person Re-identification, IEEE TIFS 2024.
 """
 
 import os
@@ -22,7 +22,7 @@ _NAME = re.compile(r"P([0-9]{4})T([0-9]{5})A([0-9])C([0-9])F[0-9]+[A-Za-z]?\.(?i
 _IDENTITY = re.compile(r"P[0-9]{4}T[0-9]{5}A[0-9]")
 _LINE = re.compile(r"(query|gallery)/" + _IDENTITY.pattern + r"/[^/\\]+")
 
-_V1_FOLDERS = {
+_V1_FOLDERS: Dict[str, Dict[str, Optional[int]]] = {  # folders of a split, and their camera if one
     "train": {"bounding_box_train": None},
     "query": {"query_all_c0": 0, "query_all_c3": 3},
     "gallery": {"bounding_box_test_all_c3": 3, "bounding_box_test_all_c0": 0},
@@ -90,8 +90,8 @@ def read_agreidv1(root: str) -> Splits:
     """Records of AG-ReIDv1 under the data root.
 
     Returns:
-        "train", "query" and "gallery", sorted by path. Query and gallery hold both directions; A2G and G2A are
-        told apart by view: aerial (C0) and ground (C3).
+        "train", "query" and "gallery", sorted by path. Query and gallery hold both directions; A2G and G2A
+        are told apart by view: aerial (C0) and ground (C3).
 
     Raises:
         DataError: missing or malformed; names the folder or file and the remedy.
@@ -159,8 +159,8 @@ def _find_list(home: str, name: str) -> str:
         if os.path.isfile(path):
             return path
     raise DataError(
-        f"AGReIDv2 at {home} lacks the list {name} (looked for {' and '.join(tried)}); it comes with the data "
-        "set and defines a protocol: put it there."
+        f"AGReIDv2 at {home} lacks the list {name} (looked for {' and '.join(tried)}); it comes with the "
+        "data set and defines a protocol: put it there."
     )
 
 

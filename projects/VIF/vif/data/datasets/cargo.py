@@ -1,4 +1,6 @@
-"""CARGO, and SynthAG, which shares its layout: `{train,query,gallery}/Cam{c}/Cam{c}_{day|night}_{pid}_{index}.jpg`.
+"""CARGO, and SynthAG, which shares its layout.
+
+`{train,query,gallery}/Cam{1..13}/Cam{c}_{day|night}_{pid}_{index}.jpg`; cameras 1-5 aerial, 6-13 ground.
 
 Reference: Zhang et al., View-decoupled Transformer for Person Re-identification under Aerial-ground Camera
 Network, CVPR 2024.
@@ -88,14 +90,17 @@ def _read(data_root: str, layout: Layout) -> Splits:
 
 def _read_split(folder: str) -> List[ImageRecord]:
     records = []
+    prefix = os.path.join(folder, "")
     for relative in scan_images(folder):
-        path = os.path.join(folder, relative)
+        path = prefix + relative
         parent, _, name = relative.rpartition("/")
         try:
             label = parse_name(name)
         except DataError as e:
             raise DataError(f"{path!r}: {e} Remove the file or give it such a name.") from e
         if parent != f"Cam{label.camid}":
-            raise DataError(f"{path!r} belongs in a folder Cam{label.camid}/ by its name; move one of the two.")
+            raise DataError(
+                f"{path!r} belongs in a folder Cam{label.camid}/ by its name; move one of the two."
+            )
         records.append(ImageRecord(path, *label))
     return records

@@ -24,7 +24,9 @@ def check_splits(name: str, splits: Splits, required: Sequence[str]) -> None:
     """
     for split in required:
         if not splits[split]:
-            raise DataError(f"{name}: split {split} has no image (.jpg, .jpeg or .png); the copy is incomplete.")
+            raise DataError(
+                f"{name}: split {split} has no image (.jpg, .jpeg or .png); the copy is incomplete."
+            )
     for split, records in splits.items():
         _check_unique(name, split, records)
     _check_one_label(name, splits)
@@ -46,8 +48,8 @@ def _check_one_label(name: str, splits: Splits) -> None:
             first = label.setdefault(record.path, record)
             if first != record:
                 raise DataError(
-                    f"{name}: {record.path} has two labels: pid, camid, view {first[1:]} and {record[1:]}; an "
-                    "image has one identity, camera and view in every split."
+                    f"{name}: {record.path} has two labels: pid, camid, view {first[1:]} and {record[1:]}; "
+                    "an image has one identity, camera and view in every split."
                 )
 
 
@@ -65,6 +67,6 @@ def _check_disjoint(name: str, splits: Splits) -> None:
             f"{pid} ({train[pid]} and {path})" for pid, path in islice(sorted(shared.items()), SHOWN)
         )
         raise DataError(
-            f"{name}: {len(shared)} identities are in train and in test: {examples}. Scores on people seen in "
-            "training say nothing; move each identity to one side."
+            f"{name}: {len(shared)} identities are in train and in test: {examples}. Scores on people seen "
+            "in training say nothing; move each identity to one side."
         )

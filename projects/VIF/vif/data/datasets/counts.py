@@ -9,7 +9,7 @@ logger = logging.getLogger(__name__)
 
 
 class Count(NamedTuple):
-    """A published number: `number` images or ids ("what") of one view (None: all) in these splits together."""
+    """A published number of images or ids ("what"), of one view (None: all), in these splits together."""
 
     splits: Tuple[str, ...]
     view: Optional[str]

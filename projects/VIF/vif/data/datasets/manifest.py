@@ -30,8 +30,8 @@ def read_manifest(manifest: Optional[str]) -> Splits:
 
     Args:
         manifest: the CSV file, UTF-8. Paths in it are relative to its folder and may not leave it. split is
-            train, query or gallery; an image in query and in gallery has two rows. pid and camid are kept when
-            all of them are numbers, and numbered in sorted order otherwise. view is any word.
+            train, query or gallery; an image in query and in gallery has two rows. pid and camid are kept
+            when all of them are numbers, and numbered in sorted order otherwise. view is any word.
 
     Returns:
         "train", "query" and "gallery", sorted by path. Either train, or query and gallery, may be empty.
@@ -71,15 +71,17 @@ def _read_rows(manifest: str) -> Iterator[_Row]:
             reader = csv.reader(f, strict=True)
             header = tuple(cell.strip() for cell in next(reader, []))
             if header != HEADER:
-                raise DataError(f"{manifest}, line 1: the header is {','.join(header)!r}, not {','.join(HEADER)!r}.")
+                raise DataError(
+                    f"{manifest}, line 1: the header is {','.join(header)!r}, not {','.join(HEADER)!r}."
+                )
             for cells in reader:
                 cells = [cell.strip() for cell in cells]
                 if any(cells):
                     yield _parse_row(f"{manifest}, line {reader.line_num}", reader.line_num, cells)
     except FileNotFoundError as e:
         raise DataError(
-            f"Manifest {os.path.abspath(manifest)!r} does not exist; set DATASETS.MANIFEST to a CSV file with the "
-            f"header {','.join(HEADER)}."
+            f"Manifest {os.path.abspath(manifest)!r} does not exist; set DATASETS.MANIFEST to a CSV file "
+            f"with the header {','.join(HEADER)}."
         ) from e
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise DataError(f"Manifest {manifest!r} cannot be read as a UTF-8 CSV file: {e}.") from e

@@ -1,19 +1,20 @@
-"""The adapter: the readers' data sets in fastreid's DATASET_REGISTRY. Importing this module registers them."""
+"""The adapter: our data sets in fastreid's DATASET_REGISTRY; importing this module registers them."""
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Type
 
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.datasets.bases import ImageDataset
 
 from ...errors import ConfigError
 from ...evaluation.protocols import PROTOCOLS, Protocol, view_protocols
-from ...records import ImageRecord
+from ...records import AERIAL, GROUND
 from .agreid import read_agreidv1, read_agreidv2
 from .cargo import read_cargo, read_synthag
 from .checks import Splits
 from .manifest import read_manifest
 
 Item = Tuple[str, Any, Any]  # what fastreid reads: path, identity, camera
+VIEW_CAMERAS = {AERIAL: 0, GROUND: 1}  # camids of a protocol whose same-camera filter compares views
 
 
 class Row(NamedTuple):
@@ -22,21 +23,20 @@ class Row(NamedTuple):
     Attributes:
         name: name in the registry.
         source: data set whose images and features serve it, itself or another.
+            A row with another source is a view on it: its one protocol, as `.query` and `.gallery`.
         read: reader, called with the data root (AGManifest: with the manifest).
-        protocol: the only protocol that `.query` and `.gallery` stand for; None: they are all rows.
     """
 
     name: str
     source: str
     read: Callable[[Any], Splits]
-    protocol: Optional[str] = None
 
 
 ROWS = (
     Row("CARGO", "CARGO", read_cargo),
-    Row("CARGO_AA", "CARGO", read_cargo, "AA"),
-    Row("CARGO_GG", "CARGO", read_cargo, "GG"),
-    Row("CARGO_AG", "CARGO", read_cargo, "AG"),
+    Row("CARGO_AA", "CARGO", read_cargo),
+    Row("CARGO_GG", "CARGO", read_cargo),
+    Row("CARGO_AG", "CARGO", read_cargo),
     Row("AGReIDv1", "AGReIDv1", read_agreidv1),
     Row("AGReIDv2", "AGReIDv2", read_agreidv2),
     Row("SynthAG", "SynthAG", read_synthag),
@@ -44,7 +44,7 @@ ROWS = (
 )
 
 
-class AerialGroundDataset(ImageDataset):  # type: ignore[misc]
+class AerialGroundDataset(ImageDataset):
     """A data set of `ROWS` as fastreid sees it; the subclasses differ by their row only.
 
     Args:
@@ -54,7 +54,7 @@ class AerialGroundDataset(ImageDataset):  # type: ignore[misc]
 
     Attributes:
         splits: the records, with views, by split name.
-        protocols: what the data set is scored on.
+        protocols: what the data set is scored on; empty for a manifest without test images.
         source: name of the data set whose features serve; equal for CARGO and CARGO_AG.
         train: (path, "{source}_{pid}", "{source}_{camid}") for each image: no view label.
         query, gallery: (path, pid, camid), ints. All images, or one protocol's for CARGO_AA, CARGO_GG and
@@ -70,16 +70,17 @@ class AerialGroundDataset(ImageDataset):  # type: ignore[misc]
         self.splits = row.read(manifest if row.source == "AGManifest" else root)
         self.protocols = _protocols(row, self.splits)
         train = [(r.path, f"{row.source}_{r.pid}", f"{row.source}_{r.camid}") for r in self.splits["train"]]
-        only = self.protocols[0] if row.protocol else None
+        only = self.protocols[0] if row.name != row.source else None
         super().__init__(
             train, _items(self.splits, "query", only), _items(self.splits, "gallery", only), **kwargs
         )
 
 
 def _protocols(row: Row, splits: Splits) -> Tuple[Protocol, ...]:
-    if row.source == "AGManifest":
-        return tuple(view_protocols(sorted({r.view for s in ("query", "gallery") for r in splits[s]})))
-    return tuple(p for p in PROTOCOLS[row.source] if row.protocol in (None, p.name))
+    if row.source != "AGManifest":
+        return PROTOCOLS[row.name]
+    views = {r.view for side in ("query", "gallery") for r in splits[side]}
+    return view_protocols(sorted(views)) if views else ()  # a manifest may be for training alone
 
 
 def _items(splits: Splits, side: str, only: Optional[Protocol]) -> List[Item]:
@@ -88,29 +89,29 @@ def _items(splits: Splits, side: str, only: Optional[Protocol]) -> List[Item]:
     if only is None:
         return [(r.path, r.pid, r.camid) for r in rows]
     view = only.query_view if side == "query" else only.gallery_view
-    camera = _camera_numbers(rows, only)
-    return [(r.path, r.pid, camera(r)) for r in rows if view in (None, r.view)]
-
-
-def _camera_numbers(rows: Sequence[ImageRecord], protocol: Protocol) -> Callable[[ImageRecord], int]:
-    """What the protocol's same-camera filter compares: the camera, or the view (aerial 0, ground 1)."""
-    if protocol.cameras == "camid":
-        return lambda record: record.camid
-    number = {view: i for i, view in enumerate(sorted({r.view for r in rows}))}
-    return lambda record: number[record.view]
+    return [
+        (r.path, r.pid, VIEW_CAMERAS[r.view] if only.cameras == "view" else r.camid)
+        for r in rows
+        if view in (None, r.view)
+    ]
 
 
 def _register(row: Row) -> Type[AerialGroundDataset]:
     found = DATASET_REGISTRY._obj_map.get(row.name)
     if found is not None and found.__module__ != __name__:
         raise ConfigError(
-            f"fastreid at hand already has a data set {row.name!r}, from {found.__module__}; remove it there, or "
-            "use an unchanged fastreid."
+            f"fastreid at hand already has a data set {row.name!r}, from {found.__module__}; remove it "
+            "there, or use an unchanged fastreid."
         )
     made = type(
         row.name,
         (AerialGroundDataset,),
-        {"row": row, "dataset_name": row.name, "__module__": __name__, "__doc__": AerialGroundDataset.__doc__},
+        {
+            "row": row,
+            "dataset_name": row.name,
+            "__module__": __name__,
+            "__doc__": AerialGroundDataset.__doc__,
+        },
     )
     if found is None:
         DATASET_REGISTRY.register(made)

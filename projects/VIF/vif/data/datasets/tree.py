@@ -1,8 +1,8 @@
 """Folders on disk: where a data set lies, which images it holds, which paths stay inside it."""
 
+import ntpath
 import os
 import stat
-from pathlib import PureWindowsPath
 from typing import Dict, Iterator, List, NamedTuple, Tuple
 
 from ...errors import DataError
@@ -50,8 +50,8 @@ def find_root(data_root: str, layout: Layout) -> str:
         problem = "it is in none of: " + ", ".join(tried)
     raise DataError(
         f"{layout.name} was not found under {base!r}: {problem}. Expected {layout.tree}, best under "
-        f"{tried[0]}. {layout.remedy} If it lies elsewhere, set the environment variable FASTREID_DATASETS to "
-        f"the folder that holds {layout.folders[0].split('/')[0]}/."
+        f"{tried[0]}. {layout.remedy} If it lies elsewhere, set the environment variable FASTREID_DATASETS "
+        f"to the folder that holds {layout.folders[0].split('/')[0]}/."
     )
 
 
@@ -105,23 +105,26 @@ class ListedFiles:
         Raises:
             DataError: the path is absolute, has "..", leaves the root through a link, or is no file on disk.
         """
-        windows = PureWindowsPath(listed)
-        if windows.drive or windows.root or "\\" in listed or ".." in listed.split("/"):
+        parts = listed.split("/")
+        if not parts[0] or ntpath.splitdrive(listed)[0] or "\\" in listed or ".." in parts:
             raise DataError(
                 f"{where}: path {listed!r} must be relative to {self.root}, with '/' between folders and "
                 "without '..'."
             )
         path = os.path.join(self.root, os.path.normpath(listed))
         try:
-            is_link = stat.S_ISLNK(os.lstat(path).st_mode)
-            is_file = stat.S_ISREG(os.stat(path).st_mode)
+            mode = os.lstat(path).st_mode
+            is_link = stat.S_ISLNK(mode)
+            is_file = stat.S_ISREG(os.stat(path).st_mode if is_link else mode)
         except (OSError, ValueError) as e:  # ValueError: a null byte
             raise DataError(
                 f"{where}: {listed!r} is not on disk (looked for {path!r}); the copy is incomplete: get it "
                 "again, or remove the line."
             ) from e
         if not self._stays_inside(path, is_link):
-            raise DataError(f"{where}: {listed!r} leaves {self.root} through a symbolic link; copy the file there.")
+            raise DataError(
+                f"{where}: {listed!r} leaves {self.root} through a symbolic link; copy the file there."
+            )
         if not is_file:
             raise DataError(f"{where}: {listed!r} is not a file ({path!r}).")
         return path
@@ -135,5 +138,4 @@ class ListedFiles:
         return self._inside[folder]
 
     def _is_under(self, real_path: str) -> bool:
-        return os.path.commonpath((self._real_root, real_path)) == self._real_root
-
+        return os.path.join(real_path, "").startswith(os.path.join(self._real_root, ""))

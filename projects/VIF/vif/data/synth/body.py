@@ -75,7 +75,9 @@ def sample_pose(rng: np.random.Generator) -> Pose:
         hips.append(stride * math.sin(p) + 0.05 + 0.5 * stride * max(0.0, math.cos(p)) * 0.5)
         knees.append(bend + 1.9 * stride * max(0.0, math.cos(p + 0.35)) + 0.05 * u[4])
         shoulders.append(-swing * math.sin(p) + 0.1 * (u[5 + side] - 0.5))
-        elbows.append(0.15 + 0.35 * u[7] + 0.5 * swing * max(0.0, -math.sin(p)) + (1.0 if moving > 0.97 else 0.0))
+        elbows.append(
+            0.15 + 0.35 * u[7] + 0.5 * swing * max(0.0, -math.sin(p)) + (1.0 if moving > 0.97 else 0.0)
+        )
     if stride == 0.0:
         hips = [0.10 * (u[8] - 0.5), 0.10 * (u[9] - 0.5)]
         knees = [0.04 + 0.2 * max(0.0, u[10] - 0.6), 0.04 + 0.2 * max(0.0, 0.4 - u[10])]
@@ -107,9 +109,7 @@ def sample_pose(rng: np.random.Generator) -> Pose:
 
 def _frame(lean: float, sway: float, twist: float) -> Tuple[Vec, Vec, Vec]:
     """Right, front and up of a frame turned by twist about z, leaned forward and swayed to the right."""
-    cl, sl, cs, ss, ct, st = (
-        f(x) for x in (lean, sway, twist) for f in (math.cos, math.sin)
-    )
+    cl, sl, cs, ss, ct, st = (f(x) for x in (lean, sway, twist) for f in (math.cos, math.sin))
     up = (ss * ct + sl * cs * -st, ss * st + sl * cs * ct, cl * cs)
     front = (-st * cl, ct * cl, -sl)
     dot = sum(a * b for a, b in zip(up, front))
@@ -198,7 +198,9 @@ class Joints:
             shoulder = self.torso.at(s * self.shoulder_x, -0.004 * h, self.shoulder_z - 0.012 * h)
             a, w = pose.shoulder[k], pose.spread[k]
             cw = math.cos(w)
-            elbow = _step(shoulder, self.torso.turn(s * math.sin(w), math.sin(a) * cw, -math.cos(a) * cw), 0.172 * h)
+            elbow = _step(
+                shoulder, self.torso.turn(s * math.sin(w), math.sin(a) * cw, -math.cos(a) * cw), 0.172 * h
+            )
             b = a + pose.elbow[k]
             turn = s * (math.sin(w * 0.5) - math.sin(pose.inward[k]) * min(1.0, pose.elbow[k]))
             flat = math.sqrt(max(0.05, 1.0 - turn * turn))
@@ -252,7 +254,9 @@ def _torso(out: Shapes, who: Identity, j: Joints) -> None:
         out.ball(tag, t.at(0, waist * deep * 0.25, 0.115 * up),
                  (waist * 0.92, waist * deep * (0.72 + 0.45 * who.belly), 0.085 * h), t.axes[2], side)  # fmt: skip
     # what hangs below the belt: the hem of the upper, over the pelvis
-    hem = {"coat": -0.27, "tank": 0.015, "shirt": -0.025, "sweater": 0.0, "tshirt": -0.012}.get(who.upper, 0.0) * up
+    hem = {"coat": -0.27, "tank": 0.015, "shirt": -0.025, "sweater": 0.0, "tshirt": -0.012}.get(
+        who.upper, 0.0
+    ) * up
     if who.lower == "dress":
         hem = 0.0
     flare = 0.012 if who.upper in ("jacket", "hoodie", "sweater") else 0.006
@@ -266,14 +270,24 @@ def _torso(out: Shapes, who: Identity, j: Joints) -> None:
                  (0, 0, 1, 1 - 0.06 / (0.11 * up - hem + 0.06)))  # fmt: skip
     if who.upper in ("jacket", "coat", "shirt", "hoodie"):  # collar
         wide = 0.040 * h if who.upper != "hoodie" else 0.052 * h
-        out.ball(tag, t.at(0, -0.008 * h, j.neck_z + 0.004 * h), (wide, wide * 1.02, 0.026 * h), t.axes[2], side)
+        out.ball(
+            tag, t.at(0, -0.008 * h, j.neck_z + 0.004 * h), (wide, wide * 1.02, 0.026 * h), t.axes[2], side
+        )
     if who.upper == "hoodie" and who.hat != "hood":
         out.ball((TORSO, HOOD, 0), t.at(0, -0.056 * h, j.neck_z - 0.012 * h), (0.068 * h, 0.036 * h, 0.040 * h),
                  t.turn(0, -0.4, 1), side)  # fmt: skip
     # pelvis and buttocks, in the lower's cloth
     p = j.pelvis
     low = (PELVIS, LOWER, 0)
-    out.cone(low, p.at(0, 0, 0.005 * h), p.at(0, 0, 0.075 * up), hip, min(waist, hip) * 0.97, p.axes[0], (1.0, 0.74))
+    out.cone(
+        low,
+        p.at(0, 0, 0.005 * h),
+        p.at(0, 0, 0.075 * up),
+        hip,
+        min(waist, hip) * 0.97,
+        p.axes[0],
+        (1.0, 0.74),
+    )
     for s in (-1.0, 1.0):
         out.ball(low, p.at(s * 0.040 * h, -0.032 * h * g, -0.004 * h), (0.048 * h * g, 0.046 * h * g, 0.055 * h),
                  p.axes[2], p.axes[0])  # fmt: skip
@@ -302,7 +316,9 @@ def _arms(out: Shapes, who: Identity, j: Joints) -> None:
             out.cone((fore, SLEEVE, 0), elbow, wrist, r[1] + wide, r[2] + wide * 0.8 + 0.003, side)
         palm = _step(wrist, along, 0.030 * h)
         out.cone((hand, SKIN, 0), wrist, palm, 0.0150 * h, 0.0195 * h, side, (0.62, 1.0))
-        out.cone((hand, SKIN, 0), palm, _step(palm, along, 0.030 * h), 0.018 * h, 0.011 * h, side, (0.55, 1.0))
+        out.cone(
+            (hand, SKIN, 0), palm, _step(palm, along, 0.030 * h), 0.018 * h, 0.011 * h, side, (0.55, 1.0)
+        )
 
 
 def _legs(out: Shapes, who: Identity, j: Joints) -> None:
@@ -363,10 +379,16 @@ def _head(out: Shapes, who: Identity, j: Joints) -> None:
     out.cone((NECK, SKIN, 0), j.torso.at(0, -0.010 * h, j.neck_z - 0.02 * h), f.at(0, -0.012 * k, -0.02 * k),
              0.033 * h * who.girth**0.5, 0.031 * h, side)  # fmt: skip
     out.ball(tag, f.at(0, -0.006 * k, 0.014 * k), (0.0440 * k, 0.0545 * k, 0.0535 * k), up, side)
-    out.ball(tag, f.at(0, 0.012 * k, -0.024 * k), (0.0370 * k, 0.0400 * k, 0.0450 * k), f.turn(0, -0.15, 1), side)
-    out.cone(tag, f.at(0, 0.048 * k, 0.004 * k), f.at(0, 0.0555 * k, -0.0155 * k), 0.0055 * k, 0.0080 * k, side)
+    out.ball(
+        tag, f.at(0, 0.012 * k, -0.024 * k), (0.0370 * k, 0.0400 * k, 0.0450 * k), f.turn(0, -0.15, 1), side
+    )
+    out.cone(
+        tag, f.at(0, 0.048 * k, 0.004 * k), f.at(0, 0.0555 * k, -0.0155 * k), 0.0055 * k, 0.0080 * k, side
+    )
     for s in (-1.0, 1.0):
-        out.ball(tag, f.at(s * 0.0435 * k, -0.004 * k, -0.003 * k), (0.006 * k, 0.011 * k, 0.016 * k), up, side)
+        out.ball(
+            tag, f.at(s * 0.0435 * k, -0.004 * k, -0.003 * k), (0.006 * k, 0.011 * k, 0.016 * k), up, side
+        )
 
 
 def _hair(out: Shapes, who: Identity, j: Joints) -> None:
@@ -379,7 +401,14 @@ def _hair(out: Shapes, who: Identity, j: Joints) -> None:
         return
     face = (0.0, 0.82, -0.57, 0.26)
     if style == "afro":
-        out.ball(tag, f.at(0, -0.016 * k, 0.030 * k), (0.075 * k, 0.078 * k, 0.072 * k), up, side, (0, 0.8, -0.6, 0.30))
+        out.ball(
+            tag,
+            f.at(0, -0.016 * k, 0.030 * k),
+            (0.075 * k, 0.078 * k, 0.072 * k),
+            up,
+            side,
+            (0, 0.8, -0.6, 0.30),
+        )
         return
     thick = {"buzz": 1.03, "short": 1.11}.get(style, 1.12)
     out.ball(tag, f.at(0, -0.009 * k, 0.016 * k), (0.0440 * k * thick, 0.0545 * k * thick, 0.0535 * k * thick * 1.01),
@@ -394,11 +423,15 @@ def _hair(out: Shapes, who: Identity, j: Joints) -> None:
                      0.018 * k, 0.014 * k, side)  # fmt: skip
     elif style == "ponytail":
         out.ball(tag, f.at(0, -0.066 * k, 0.030 * k), (0.018 * k,) * 3, up, side)
-        out.cone(tag, f.at(0, -0.074 * k, 0.022 * k), f.at(0, -0.086 * k, -0.095 * k), 0.020 * k, 0.009 * k, side)
+        out.cone(
+            tag, f.at(0, -0.074 * k, 0.022 * k), f.at(0, -0.086 * k, -0.095 * k), 0.020 * k, 0.009 * k, side
+        )
     elif style == "bun":
         out.ball(tag, f.at(0, -0.052 * k, 0.058 * k), (0.027 * k,) * 3, up, side)
     elif style == "short":
-        out.ball(tag, f.at(0, 0.012 * k, 0.056 * k), (0.034 * k, 0.036 * k, 0.018 * k), f.turn(0, 0.25, 1), side)
+        out.ball(
+            tag, f.at(0, 0.012 * k, 0.056 * k), (0.034 * k, 0.036 * k, 0.018 * k), f.turn(0, 0.25, 1), side
+        )
 
 
 def _hat(out: Shapes, who: Identity, j: Joints) -> None:
@@ -407,17 +440,55 @@ def _hat(out: Shapes, who: Identity, j: Joints) -> None:
     up, side = f.axes[2], f.axes[0]
     tag = (HAT_PART, HAT, 1)
     if who.hat == "cap":
-        out.ball(tag, f.at(0, -0.006 * k, 0.020 * k), (0.0520 * k, 0.0625 * k, 0.0560 * k), up, side, (0, 0, -1, -0.12))
-        out.ball(tag, f.at(0, 0.062 * k, 0.026 * k), (0.043 * k, 0.046 * k, 0.0065 * k), f.turn(0, 0.18, 1), side)
+        out.ball(
+            tag,
+            f.at(0, -0.006 * k, 0.020 * k),
+            (0.0520 * k, 0.0625 * k, 0.0560 * k),
+            up,
+            side,
+            (0, 0, -1, -0.12),
+        )
+        out.ball(
+            tag, f.at(0, 0.062 * k, 0.026 * k), (0.043 * k, 0.046 * k, 0.0065 * k), f.turn(0, 0.18, 1), side
+        )
     elif who.hat == "beanie":
-        out.ball(tag, f.at(0, -0.008 * k, 0.022 * k), (0.0530 * k, 0.0630 * k, 0.0630 * k), up, side, (0, 0, -1, 0.0))
+        out.ball(
+            tag,
+            f.at(0, -0.008 * k, 0.022 * k),
+            (0.0530 * k, 0.0630 * k, 0.0630 * k),
+            up,
+            side,
+            (0, 0, -1, 0.0),
+        )
         out.ball(tag, f.at(0, -0.007 * k, 0.026 * k), (0.0555 * k, 0.0655 * k, 0.0140 * k), up, side)
     elif who.hat == "sunhat":
-        out.ball(tag, f.at(0, -0.006 * k, 0.030 * k), (0.0520 * k, 0.0610 * k, 0.0540 * k), up, side, (0, 0, -1, 0.0))
+        out.ball(
+            tag,
+            f.at(0, -0.006 * k, 0.030 * k),
+            (0.0520 * k, 0.0610 * k, 0.0540 * k),
+            up,
+            side,
+            (0, 0, -1, 0.0),
+        )
         out.ball(tag, f.at(0, -0.004 * k, 0.033 * k), (0.110 * k, 0.118 * k, 0.0085 * k), up, side)
     elif who.hat == "hood":
-        out.ball(tag, f.at(0, -0.014 * k, 0.010 * k), (0.0570 * k, 0.0680 * k, 0.0680 * k), up, side, (0, 0.93, -0.36, 0.52))
-        out.cone(tag, f.at(0, -0.030 * k, -0.01 * k), j.torso.at(0, -0.02, j.neck_z), 0.050 * k, 0.052 * k, side, (1.0, 0.8))
+        out.ball(
+            tag,
+            f.at(0, -0.014 * k, 0.010 * k),
+            (0.0570 * k, 0.0680 * k, 0.0680 * k),
+            up,
+            side,
+            (0, 0.93, -0.36, 0.52),
+        )
+        out.cone(
+            tag,
+            f.at(0, -0.030 * k, -0.01 * k),
+            j.torso.at(0, -0.02, j.neck_z),
+            0.050 * k,
+            0.052 * k,
+            side,
+            (1.0, 0.8),
+        )
 
 
 def _bag(out: Shapes, who: Identity, j: Joints) -> None:
@@ -446,9 +517,9 @@ def _bag(out: Shapes, who: Identity, j: Joints) -> None:
         grip = _step(wrist, along, 0.045 * h)
         z = max(grip[2] - 0.10 * h, 0.10)
         for dy in (-0.035, 0.035):
-            out.cone((BAG_PART, POCKET, 0), grip, (grip[0], grip[1] + dy * h, z + 0.03 * h), 0.006, 0.006, side)
+            out.cone(
+                (BAG_PART, POCKET, 0), grip, (grip[0], grip[1] + dy * h, z + 0.03 * h), 0.006, 0.006, side
+            )
         for dz in (-0.03, 0.02):
             out.cone(tag, (grip[0], grip[1] - 0.050 * h, z + dz * h), (grip[0], grip[1] + 0.050 * h, z + dz * h),
                      0.036 * h, 0.036 * h, side, (0.75, 1.0))  # fmt: skip
-
-

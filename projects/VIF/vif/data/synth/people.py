@@ -1,6 +1,7 @@
 """Who a synthetic person is: build, clothes, hair, hat, bag and skin, drawn from (seed, pid) alone."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Dict, NamedTuple, Sequence, Tuple
 
 import numpy as np
@@ -129,6 +130,7 @@ def _contrasting(rng: np.random.Generator, other: Colour) -> Colour:
             return colour
 
 
+@lru_cache(maxsize=256)
 def sample_identity(seed: int, pid: int) -> Identity:
     """The person ``pid`` of the world ``seed``; nothing else has an influence."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, 1, pid]))

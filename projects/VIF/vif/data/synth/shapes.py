@@ -2,7 +2,7 @@
 
 A round cone is the convex hull of two spheres (radii ``ra`` at the local origin, ``rb`` at height ``length``
 on the local z axis); scaling the local axes makes ellipsoids (``length`` 0), flattened capsules and cut
-cones of it. Shape letters: P primitives, R (primitive, pixel) pairs, S visible samples.
+cones of it. Shape letters: P primitives, S visible samples.
 The quadratic is the usual one of a cone tangent to both spheres (Quilez, "rounded cone - intersection").
 """
 
@@ -73,7 +73,13 @@ class Shapes:
         self._tags.append(tags)
 
     def ball(
-        self, tags: Tuple[int, int, int], centre: Vec, radii: Vec, up: Vec, side: Vec, cut: Sequence[float] = NO_CUT
+        self,
+        tags: Tuple[int, int, int],
+        centre: Vec,
+        radii: Vec,
+        up: Vec,
+        side: Vec,
+        cut: Sequence[float] = NO_CUT,
     ) -> None:
         """Add an ellipsoid with semi-axes ``radii`` along side, up x side and up; ``cut`` in unit-ball space."""
         self._rows.append((*centre, *up, *side, 0.0, 1.0, 1.0, *radii, *cut))
@@ -108,54 +114,41 @@ class Shapes:
 
 
 def bounds(shapes: Dict[str, Array], rays: Rays) -> Array:
-    """Screen boxes (P, 4) x0, y0, x1, y1 of the primitives, in pixels, not clipped to the picture."""
-    low = np.full((len(shapes["length"]), 2), np.inf)
-    high = -low
-    deep = np.sqrt(((shapes["extent"] * rays.forward).sum(2) ** 2).sum(1))
-    ends = ((shapes["origin"], shapes["ra"]), (shapes["origin"] + shapes["axis"] * shapes["length"][:, None], shapes["rb"]))
-    for column, (axis, f, c) in enumerate(((rays.right, rays.fx, rays.cx), (rays.down, rays.fy, rays.cy))):
-        wide = np.sqrt(((shapes["extent"] * axis).sum(2) ** 2).sum(1))
-        for end, radius in ends:
-            middle = ((end - rays.base) * axis).sum(1)
-            depth = rays.spread + rays.diverge * ((end - rays.base) * rays.forward).sum(1)
-            for sign in (-1.0, 1.0):
-                z = np.maximum(depth + sign * rays.diverge * deep * radius, 0.05)
-                low[:, column] = np.minimum(low[:, column], (middle - wide * radius) / z * f + c)
-                high[:, column] = np.maximum(high[:, column], (middle + wide * radius) / z * f + c)
-    return np.concatenate([low, high], axis=1)
+    """Screen boxes (P, 4) x0, y0, x1, y1 that contain the primitives, in pixels, not clipped to the picture."""
+    axes = np.stack([rays.right, rays.down, rays.forward])
+    first = np.einsum("pk,ak->ap", shapes["origin"] - rays.base, axes)
+    second = first + np.einsum("pk,ak->ap", shapes["axis"] * shapes["length"][:, None], axes)
+    place = np.stack([first, second], axis=1)  # (axis, end, P)
+    reach = np.sqrt(np.square(np.einsum("pik,ak->api", shapes["extent"], axes)).sum(2))
+    reach = reach[:, None] * np.stack([shapes["ra"], shapes["rb"]])
+    depth = rays.spread + rays.diverge * place[2]
+    near = np.maximum(depth - rays.diverge * reach[2], 0.05)
+    far = np.maximum(depth + rays.diverge * reach[2], 0.05)
+    low, high = place[:2] - reach[:2], place[:2] + reach[:2]
+    low = np.minimum(low / near, low / far).min(1)
+    high = np.maximum(high / near, high / far).max(1)
+    scale, shift = np.array([[rays.fx], [rays.fy]]), np.array([[rays.cx], [rays.cy]])
+    return np.concatenate([low * scale + shift, high * scale + shift]).T
 
 
 class Hits(NamedTuple):
-    """Visible samples: pixel index (S,), primitive (S,), depth along the ray (S,), normals 3 x (S,) world."""
+    """Visible samples: pixel index (S,), primitive (S,), depth (S,), and normals, world, 3 x (S,) float32.
+
+    Depth is that of the camera, in metres along ``Rays.forward`` from the eye, or from ``base`` in parallel light.
+    """
 
     pixel: Array
     primitive: Array
     depth: Array
-    normal: Tuple[Array, Array, Array]
-
-
-def _pairs(boxes: Array, width: int, height: int, margin: float) -> Tuple[Array, Array, Array]:
-    """Primitive, x and y of each pair of a primitive and a pixel in its screen box, as int32 (R,)."""
-    x0 = np.clip(np.floor(boxes[:, 0] - margin), 0, width).astype(np.int64)
-    x1 = np.clip(np.ceil(boxes[:, 2] + margin) + 1, 0, width).astype(np.int64)
-    y0 = np.clip(np.floor(boxes[:, 1] - margin), 0, height).astype(np.int64)
-    y1 = np.clip(np.ceil(boxes[:, 3] + margin) + 1, 0, height).astype(np.int64)
-    w, h = np.maximum(x1 - x0, 0), np.maximum(y1 - y0, 0)
-    h[w == 0] = 0
-    # one entry per screen row of each box, then one per pixel of each row: no division per pixel
-    prim_of_row = np.repeat(np.arange(len(w), dtype=np.int32), h)
-    first_row = np.cumsum(h) - h
-    y_of_row = np.arange(len(prim_of_row)) + np.repeat(y0 - first_row, h)
-    w_of_row = w[prim_of_row]
-    start = np.cumsum(w_of_row) - w_of_row
-    total = int(w_of_row.sum())
-    x = np.arange(total, dtype=np.int32) + np.repeat((x0[prim_of_row] - start).astype(np.int32), w_of_row)
-    y = np.repeat(y_of_row.astype(np.int32), w_of_row)
-    return np.repeat(prim_of_row, w_of_row), x, y
+    normal: List[Array]
 
 
 def cast(shapes: Dict[str, Array], rays: Rays, blend: Optional[Array] = None, radius: float = 0.012) -> Hits:
     """Nearest hit of every ray.
+
+    Every primitive is intersected within its own screen box, in coordinates whose origin is its own, so that
+    the base point of the ray is ``spread * turn`` and the direction ``ahead + diverge * turn`` with a ``turn``
+    that is linear in the pixel: all dot products become a few rows plus columns, and float32 is exact enough.
 
     Args:
         shapes: from ``Shapes.pack``.
@@ -165,118 +158,263 @@ def cast(shapes: Dict[str, Array], rays: Rays, blend: Optional[Array] = None, ra
         radius: width of the blend, m.
 
     Returns:
-        Hits, float32; pixels without a hit are absent.
+        Hits; pixels without a hit are absent.
     """
-    f32 = np.float32
-    prim, px, py = _pairs(bounds(shapes, rays), rays.width, rays.height, 1.5 if blend is not None else 0.5)
-    pixel = py * np.int32(rays.width) + px
-    s_axis = ((np.arange(rays.width) + 0.5 - rays.cx) / rays.fx).astype(f32)
-    t_axis = ((np.arange(rays.height) + 0.5 - rays.cy) / rays.fy).astype(f32)
-    s, t = s_axis[px], t_axis[py]
-    matrix = shapes["matrix"]
-    local = {
-        "o": np.einsum("pij,pj->pi", matrix, rays.base - shapes["origin"]).T.astype(f32),
-        "f": np.einsum("pij,j->pi", matrix, rays.forward).T.astype(f32),
-        "r": np.einsum("pij,j->pi", matrix, rays.right).T.astype(f32),
-        "d": np.einsum("pij,j->pi", matrix, rays.down).T.astype(f32),
-    }
-    spread, diverge = f32(rays.spread), f32(rays.diverge)
-    o, d = [], []
-    for k in range(3):
-        turn = local["r"][k][prim] * s + local["d"][k][prim] * t
-        o.append(local["o"][k][prim] + spread * turn)
-        d.append(local["f"][k][prim] + diverge * turn)
-    length = shapes["length"].astype(f32)[prim]
-    ra = shapes["ra"].astype(f32)[prim]
-    rb = shapes["rb"].astype(f32)[prim]
-    cut = shapes["cut"].T.astype(f32)
-    depth = _intersect(o, d, length, ra, rb)
-    ok = np.isfinite(depth)
-    cuts = cut[3] != 1.0
-    if cuts.any():
-        some = np.flatnonzero(cuts[prim] & ok)
-        which = prim[some]
-        side = -cut[3][which]
-        for k in range(3):
-            side += cut[k][which] * (o[k][some] + depth[some] * d[k][some])
-        ok[some[side > 0]] = False
-    hit = np.flatnonzero(ok)
-    order = hit[np.argsort(-depth[hit], kind="stable")]
-    owner = np.full(rays.width * rays.height, -1, dtype=np.int64)
-    owner[pixel[order]] = order  # the last, nearest one stays
-    seen = np.flatnonzero(owner >= 0)
-    pair = owner[seen]
-    hits = Hits(seen, prim[pair], depth[pair], (depth[:0],) * 3)
-    if blend is None or not len(pair):
-        return hits
-    # gradients of the distance at the visible point, of the hit primitive and of its near relatives
-    part = shapes["part"]
-    own_part = np.full(len(owner), -1, dtype=np.int64)
-    own_part[seen] = part[hits.primitive]
-    surface = np.zeros(len(owner), dtype=f32)
-    surface[seen] = hits.depth
-    related = np.zeros((blend.shape[0], blend.shape[1] + 1), dtype=bool)
-    related[:, :-1] = blend
-    near = np.flatnonzero(related[part[prim], own_part[pixel]])
-    where, which = pixel[near], prim[near]
-    z = surface[where]
-    q = [o[k][near] + z * d[k][near] for k in range(3)]
-    n, gap = _gradient(q, length[near], ra[near], rb[near])
-    gap *= shapes["size"].astype(f32)[which]
-    keep = np.flatnonzero(np.abs(gap) < 2.2 * radius)
-    where, which, gap = where[keep], which[keep], gap[keep]
-    n = [v[keep] for v in n]
-    m = matrix.astype(f32)
-    world = [sum(m[:, k, j][which] * n[k] for k in range(3)) for j in range(3)]
-    weight = np.exp(-np.square(gap / f32(radius)))
-    weight /= np.sqrt(world[0] ** 2 + world[1] ** 2 + world[2] ** 2) + f32(1e-12)
-    total = [np.bincount(where, weight * v, minlength=len(owner))[seen].astype(f32) for v in world]
-    norm = 1.0 / (np.sqrt(total[0] ** 2 + total[1] ** 2 + total[2] ** 2) + f32(1e-9))
-    return hits._replace(normal=(total[0] * norm, total[1] * norm, total[2] * norm))
-
-
-def _intersect(o: List[Array], d: List[Array], length: Array, ra: Array, rb: Array) -> Array:
-    """Ray parameter of the first intersection with each pair's round cone, inf where there is none (R,)."""
-    rr = ra - rb
-    m0 = length * length
-    m1 = length * o[2]
-    m2 = length * d[2]
-    dd = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
-    m3 = o[0] * d[0] + o[1] * d[1] + o[2] * d[2]
-    m5 = o[0] * o[0] + o[1] * o[1] + o[2] * o[2]
-    d2 = m0 - rr * rr
-    lift = m1 - ra * rr
-    k2 = d2 * dd - m2 * m2
-    k1 = d2 * m3 - m2 * lift
-    k0 = d2 * (m5 - ra * ra) - lift * lift
-    inf = np.float32(np.inf)
+    wide, high = rays.width, rays.height
+    limits = np.array([wide, high, wide, high])
+    edges = bounds(shapes, rays) + np.array([-0.5, -0.5, 0.5, 0.5])
+    boxes = np.clip(np.concatenate([np.floor(edges[:, :2]), np.ceil(edges[:, 2:])], 1), 0, limits).astype(np.intp)
+    spans = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+    spans[spans.min(1) == 0] = 0
+    table, zero, s0, t0 = _coefficients(shapes, rays)
+    front = np.full((high, wide), np.float32(np.inf))
+    owner = np.full((high, wide), -1, dtype=np.int16)
+    balls = shapes["length"] == 0.0
     with np.errstate(invalid="ignore", divide="ignore"):
-        root = np.sqrt(k1 * k1 - k0 * k2)
-        z = (-k1 - root) / k2
-        y = lift + z * m2
-        best = np.where((y > 0) & (y < d2), z, inf)
-        inside = np.flatnonzero(k2 < 0)  # looking down the axis, within the cone's own angle
-        if len(inside):
-            z2 = ((-k1 + root) / k2)[inside]
-            y2 = (lift[inside]) + z2 * m2[inside]
-            fine = (y2 > 0) & (y2 < d2[inside])
-            best[inside] = np.minimum(best[inside], np.where(fine, z2, inf))
-        low = (-m3 - np.sqrt(m3 * m3 - dd * (m5 - ra * ra))) / dd
-        low_y = lift + low * m2
-        np.copyto(best, low, where=(low < best) & (low_y <= 0))
-        m6 = m3 - m2
-        m7 = m5 - 2 * m1 + m0
-        top = (-m6 - np.sqrt(m6 * m6 - dd * (m7 - rb * rb))) / dd
-        top_y = lift + top * m2
-        np.copyto(best, top, where=(top < best) & (top_y >= d2))
-    return best
+        for is_ball in (True, False):
+            chosen = np.flatnonzero((balls == is_ball) & (spans[:, 0] > 0))
+            for prims in _chunks(chosen, (spans[:, 0] * spans[:, 1])[chosen]):
+                coefficients, s = _expand(table, prims, boxes, spans, rays, s0, t0)
+                found = _hit_ball(coefficients, s) if is_ball else _hit_cone(coefficients, s)
+                start = 0
+                for p, (x0, y0, x1, y1), z in zip(prims.tolist(), boxes[prims].tolist(), zero[prims].tolist()):
+                    stop = start + (x1 - x0) * (y1 - y0)
+                    one = found[start:stop].reshape(y1 - y0, x1 - x0)
+                    one += z
+                    nearer = one < front[y0:y1, x0:x1]
+                    np.copyto(front[y0:y1, x0:x1], one, where=nearer)
+                    np.copyto(owner[y0:y1, x0:x1], np.int16(p), where=nearer)
+                    start = stop
+    pixel = np.flatnonzero(owner >= 0)
+    hits = Hits(pixel, owner.ravel()[pixel].astype(np.intp), front.ravel()[pixel], [])
+    if blend is None or not len(pixel):
+        return hits
+    return hits._replace(normal=_normals(shapes, rays, hits, blend, radius, boxes))
 
 
-def _gradient(q: List[Array], length: Array, ra: Array, rb: Array) -> Tuple[List[Array], Array]:
-    """Local outward direction at ``q`` and the local distance to the round cone."""
-    rr = ra - rb
-    d2 = np.maximum(length * length - rr * rr, np.float32(1e-9))
-    h = np.clip((length * q[2] - (ra * rr) * (length > 0)) / d2, 0, 1)
-    n = [q[0], q[1], q[2] - length * h]
-    far = np.sqrt(n[0] ** 2 + n[1] ** 2 + n[2] ** 2) + np.float32(1e-12)
-    return n, far - (ra - rr * h)
+_CHUNK = 20000  # pairs of a primitive and a pixel that are worked on together: they stay in the cache
+
+
+def _chunks(prims: Array, cost: Array) -> List[Array]:
+    """Runs of primitives with about ``_CHUNK`` pairs each."""
+    if not len(prims):
+        return []
+    number = (np.cumsum(cost) - 1) // _CHUNK
+    return np.split(prims, np.flatnonzero(np.diff(number)) + 1)
+
+
+def _coefficients(shapes: Dict[str, Array], rays: Rays) -> Tuple[Array, Array, Array, Array]:
+    """Polynomials in (s, t) of every primitive, what to add to its ray parameter, and its centre (s, t).
+
+    Rows of the table, each (P,): m3 and low and dd by (1, s, t, ss, st, tt); m2, lift and the cut by (1, s, t),
+    the cut's product with the ray parameter by (1, s, t); d2; and what makes ``low`` the other sphere's.
+    """
+    rel = shapes["origin"] - rays.base
+    plane = (rel * rays.forward).sum(1)
+    z = rays.spread + plane if rays.diverge else np.ones(len(rel))
+    s0, t0 = (rel * rays.right).sum(1) / z, (rel * rays.down).sum(1) / z
+    f, r, d = np.einsum("pij,aj->api", shapes["matrix"], np.stack([rays.forward, rays.right, rays.down]))
+    k = rays.diverge
+    ahead = f + k * (r * s0[:, None] + d * t0[:, None])
+    length, ra, rb = shapes["length"], shapes["ra"], shapes["rb"]
+    aa, ar, ad, rr, rd, dd = (
+        (a * b).sum(1) for a, b in ((ahead, ahead), (ahead, r), (ahead, d), (r, r), (r, d), (d, d))
+    )
+    nothing = np.zeros_like(aa)
+    taper = ra - rb
+    n, c = shapes["cut"][:, :3], shapes["cut"][:, 3]
+    na, nr, nd = ((n * v).sum(1) for v in (ahead, r, d))
+    table = np.stack([
+        nothing, z * ar, z * ad, k * z * rr, 2 * k * z * rd, k * z * dd,
+        -ra * ra, nothing, nothing, z * z * rr, 2 * z * z * rd, z * z * dd,
+        aa, 2 * k * ar, 2 * k * ad, k * rr, 2 * k * rd, k * dd,
+        length * ahead[:, 2], k * length * r[:, 2], k * length * d[:, 2],
+        -ra * taper, z * length * r[:, 2], z * length * d[:, 2],
+        -c, z * nr, z * nd, na, k * nr, k * nd,
+        length * length - taper * taper, ra * ra - rb * rb + length * length - 2 * ra * taper,
+    ])  # fmt: skip
+    return table, z if rays.diverge else plane, s0, t0
+
+
+def _expand(
+    table: Array, prims: Array, boxes: Array, spans: Array, rays: Rays, s0: Array, t0: Array
+) -> Tuple[Array, Array]:
+    """Coefficients by pair (K, R) float32 of polynomials in s alone, and s (R,), over the boxes of ``prims``."""
+    rows = spans[prims, 1]
+    of_row = np.repeat(np.arange(len(prims)), rows)
+    y = np.arange(len(of_row)) - np.repeat(np.cumsum(rows) - rows - boxes[prims, 1], rows)
+    t = (y + 0.5 - rays.cy) / rays.fy - t0[prims][of_row]
+    c = table[:, prims][:, of_row]
+    tt = t * t
+    by_row = [
+        c[0] + t * c[2] + tt * c[5], c[1] + t * c[4], c[3],
+        c[6] + t * c[8] + tt * c[11], c[7] + t * c[10], c[9],
+        c[12] + t * c[14] + tt * c[17], c[13] + t * c[16], c[15],
+        c[24] + t * c[26], c[25], c[27] + t * c[29], c[28],
+    ]  # fmt: skip
+    if c[30].any():
+        by_row += [c[18] + t * c[20], c[19], c[21] + t * c[23], c[22], c[30], c[31]]
+    width = spans[prims, 0][of_row]
+    index = np.repeat(np.arange(len(of_row)), width)
+    start = np.cumsum(width) - width
+    left = (boxes[prims, 0][of_row] - start + 0.5 - rays.cx) / rays.fx - s0[prims][of_row]
+    s = (np.arange(len(index)) * (1.0 / rays.fx) + left[index]).astype(np.float32)
+    return np.stack(by_row).astype(np.float32).take(index, axis=1), s
+
+
+def _cut_off(c: Array, s: Array, found: Array) -> None:
+    """Takes away the hits beyond the cutting plane, in place."""
+    side = c[12] * s
+    side += c[11]
+    side *= found
+    side += c[10] * s
+    side += c[9]
+    found[side > 0] = np.inf
+
+
+def _quadratic(c: Array, s: Array, first: int) -> Array:
+    out = c[first + 2] * s
+    out += c[first + 1]
+    out *= s
+    out += c[first]
+    return out
+
+
+def _hit_ball(c: Array, s: Array) -> Array:
+    """Ray parameter of the first hit, inf or NaN where there is none (R,)."""
+    m3, low, dd = (_quadratic(c, s, k) for k in (0, 3, 6))
+    low *= dd
+    found = m3 * m3
+    found -= low
+    np.sqrt(found, out=found)
+    found += m3
+    found /= dd
+    np.negative(found, out=found)
+    _cut_off(c, s, found)
+    return found
+
+
+def _hit_cone(c: Array, s: Array) -> Array:
+    """Ray parameter of the first hit, inf or NaN where there is none (R,)."""
+    m3, low, dd = (_quadratic(c, s, k) for k in (0, 3, 6))
+    m2 = c[14] * s
+    m2 += c[13]
+    lift = c[16] * s
+    lift += c[15]
+    d2 = c[17]
+    inverse = np.float32(-1.0) / dd
+    first = m3 * m3
+    first -= dd * low
+    np.sqrt(first, out=first)
+    first += m3
+    first *= inverse
+    m6 = m3 - m2
+    last = low + c[18]
+    last -= lift
+    last -= lift
+    last *= dd
+    np.subtract(m6 * m6, last, out=last)
+    np.sqrt(last, out=last)
+    last += m6
+    last *= inverse
+    k2 = dd * d2
+    k2 -= m2 * m2
+    k1 = m3 * d2
+    k1 -= m2 * lift
+    low *= d2
+    low -= lift * lift
+    low *= k2
+    root = k1 * k1
+    root -= low
+    np.sqrt(root, out=root)
+    found = root + k1
+    found /= k2
+    np.negative(found, out=found)
+    y = m2 * found
+    y += lift
+    found[~((y > 0) & (y < d2))] = np.inf
+    inside = np.flatnonzero(k2 < 0)
+    if len(inside):  # looking down the axis, within the cone's own angle: the other root is in front
+        other = (root[inside] - k1[inside]) / k2[inside]
+        y = m2[inside] * other + lift[inside]
+        fine = (y > 0) & (y < d2[inside]) & (other < found[inside])
+        found[inside[fine]] = other[fine]
+    np.copyto(found, first, where=(first < found) & (m2 * first + lift <= 0))
+    np.copyto(found, last, where=(last < found) & (m2 * last + lift >= d2))
+    _cut_off(c, s, found)
+    return found
+
+
+def _normals(
+    shapes: Dict[str, Array], rays: Rays, hits: Hits, blend: Array, radius: float, boxes: Array
+) -> List[Array]:
+    """Blended unit normals: gradients of the distance to every related primitive nearby, weighted by nearness."""
+    f32 = np.float32
+    wide, high = rays.width, rays.height
+    point = world_points(rays, hits.pixel, hits.depth)
+    number = np.zeros(high * wide, dtype=np.intp)
+    number[hits.pixel] = np.arange(len(hits.pixel))
+    part = shapes["part"]
+    parts = np.full(high * wide, len(blend), dtype=np.intp)
+    parts[hits.pixel] = part[hits.primitive]
+    number, parts = number.reshape(high, wide), parts.reshape(high, wide)
+    related = np.zeros((len(blend), len(blend) + 1), dtype=bool)
+    related[:, :-1] = blend
+    samples, counts = [], []
+    for row, (x0, y0, x1, y1) in zip(related[part], boxes.tolist()):
+        some = number[y0:y1, x0:x1][row[parts[y0:y1, x0:x1]]]
+        samples.append(some)
+        counts.append(len(some))
+    all_samples, all_prims = np.concatenate(samples), np.repeat(np.arange(len(counts)), counts)
+    taper = shapes["ra"] - shapes["rb"]
+    length = shapes["length"]
+    d2 = np.maximum(length * length - taper * taper, 1e-9)
+    row_offset = np.einsum("pij,pj->pi", shapes["matrix"], shapes["origin"])
+    constants = np.concatenate([
+        shapes["matrix"].reshape(-1, 9).T, row_offset.T,
+        [length / d2, -shapes["ra"] * taper / d2 * (length > 0), length, shapes["ra"], taper, shapes["size"] / radius],
+    ]).astype(f32)  # fmt: skip
+    total = np.zeros((3, len(hits.pixel)))
+    for start in range(0, len(all_samples), _CHUNK):
+        some = all_samples[start : start + _CHUNK]
+        c = constants.take(all_prims[start : start + _CHUNK], axis=1)
+        x, y, z = (v[some] for v in point)
+        q = []
+        for i in range(3):
+            v = c[3 * i] * x
+            v += c[3 * i + 1] * y
+            v += c[3 * i + 2] * z
+            v -= c[9 + i]
+            q.append(v)
+        h = c[12] * q[2]
+        h += c[13]
+        np.clip(h, 0.0, 1.0, out=h)
+        q[2] -= h * c[14]
+        gap = np.sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2])
+        gap -= c[15]
+        gap += c[16] * h
+        gap *= c[17]
+        near = np.flatnonzero(np.abs(gap) < 2.5)
+        some, gap = some[near], gap[near]
+        q = [v[near] for v in q]
+        m = c[:9].take(near, axis=1)
+        n = [q[0] * m[k] + q[1] * m[3 + k] + q[2] * m[6 + k] for k in range(3)]
+        weight = np.exp(-(gap * gap))
+        weight /= np.sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2]) + f32(1e-9)
+        for k in range(3):
+            total[k] += np.bincount(some, weight * n[k], minlength=total.shape[1])
+    norm = 1 / (np.sqrt(np.square(total).sum(0)) + 1e-12)
+    return [(v * norm).astype(f32) for v in total]
+
+
+def world_points(rays: Rays, pixel: Array, depth: Array) -> List[Array]:
+    """World coordinates 3 x (S,) of hits at ``depth`` behind pixels of the grid."""
+    f32 = np.float32
+    s = ((np.arange(rays.width) + 0.5 - rays.cx) / rays.fx).astype(f32)[pixel % rays.width]
+    t = ((np.arange(rays.height) + 0.5 - rays.cy) / rays.fy).astype(f32)[pixel // rays.width]
+    if rays.diverge:
+        eye = rays.base - rays.spread * rays.forward
+        return [f32(eye[k]) + depth * (f32(rays.forward[k]) + f32(rays.right[k]) * s + f32(rays.down[k]) * t)
+                for k in range(3)]  # fmt: skip
+    return [f32(rays.base[k]) + depth * f32(rays.forward[k]) + f32(rays.right[k]) * s + f32(rays.down[k]) * t
+            for k in range(3)]  # fmt: skip

@@ -1,6 +1,7 @@
 """Range checks of the transforms' arguments: each error names the argument, the bound and the value."""
 
 import math
+import numbers
 from typing import Any, Sequence, Tuple, Union
 
 from vif.errors import ConfigError
@@ -10,7 +11,7 @@ Size = Union[int, Sequence[int]]
 
 def number(name: str, value: Any, low: float, high: float = math.inf) -> float:
     """``value`` as a float, or a ConfigError when it is no finite number of [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ConfigError(f"{name} must be a finite number, got {value!r}")
     if not low <= value <= high:
         bound = f">= {low}" if math.isinf(high) else f"in [{low}, {high}]"
@@ -20,9 +21,9 @@ def number(name: str, value: Any, low: float, high: float = math.inf) -> float:
 
 def integer(name: str, value: Any, low: int) -> int:
     """``value`` as an int, or a ConfigError when it is no whole number >= low."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
         raise ConfigError(f"{name} must be a whole number >= {low}, got {value!r}")
-    return value
+    return int(value)
 
 
 def choice(name: str, value: Any, allowed: Sequence[str]) -> str:

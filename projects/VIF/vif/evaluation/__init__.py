@@ -1,0 +1,18 @@
+"""Evaluation: protocols, exact ranking, intervals; only `extract` and `evaluator` import fastreid."""
+
+from .evaluate import evaluate_table, format_table, score_row
+from .protocols import PROTOCOLS, Protocol, select, view_protocols
+from .ranking import Ranking, rank_distances, rank_metrics
+
+__all__ = [
+    "PROTOCOLS",
+    "Protocol",
+    "Ranking",
+    "evaluate_table",
+    "format_table",
+    "rank_distances",
+    "rank_metrics",
+    "score_row",
+    "select",
+    "view_protocols",
+]

@@ -1,0 +1,112 @@
+"""From a FeatureTable to the scores of a protocol, and to the table that is printed."""
+
+from typing import Dict, Mapping, Sequence
+
+import numpy as np
+
+from ..errors import EvaluationError
+from ..features import FeatureTable
+from .protocols import Protocol
+from .ranking import BLOCK_BYTES, Ranking, rank_metrics
+
+SCORES = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
+
+
+def evaluate_table(
+    table: FeatureTable,
+    protocol: Protocol,
+    *,
+    metric: str = "cosine",
+    max_rank: int = 50,
+    block_bytes: int = BLOCK_BYTES,
+) -> Ranking:
+    """Rank a protocol's gallery for each of its queries.
+
+    Args:
+        table: features and labels; in any order, the scores do not depend on it.
+        protocol: the row to score.
+        metric: "cosine" or "euclidean".
+        max_rank: length of the CMC curve.
+        block_bytes: most memory to use beside the table and the protocol's part of it.
+
+    Returns:
+        Ranking; ``valid`` indexes ``table.rows(protocol.query_split, protocol.query_view)``.
+
+    Raises:
+        EvaluationError: a side is empty or no query valid; names the protocol, and what splits and views
+            there are.
+    """
+    query = _side(table, protocol, "query", protocol.query_split, protocol.query_view)
+    gallery = _side(table, protocol, "gallery", protocol.gallery_split, protocol.gallery_view)
+    cameras = camera_labels(table, protocol)
+    try:
+        return rank_metrics(
+            _take(table.features, query),
+            _take(table.features, gallery),
+            table.pids[query],
+            table.pids[gallery],
+            cameras[query],
+            cameras[gallery],
+            metric=metric,
+            max_rank=max_rank,
+            block_bytes=block_bytes,
+        )
+    except EvaluationError as error:
+        raise EvaluationError(f"protocol {protocol.name}: {error}") from error
+
+
+def camera_labels(table: FeatureTable, protocol: Protocol) -> np.ndarray:
+    """(N,) int64 labels that the protocol's same-camera filter compares."""
+    if protocol.cameras == "camid":
+        return table.camids
+    if protocol.cameras == "view":
+        return np.unique(table.views, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    raise EvaluationError(
+        f"protocol {protocol.name}: cameras is {protocol.cameras!r}; it can be 'camid' or 'view'."
+    )
+
+
+def score_row(table: FeatureTable, protocol: Protocol, ranking: Ranking) -> Dict[str, float]:
+    """Rank-1, Rank-5, Rank-10, mAP, mINP in percent, and the counts queries, valid_queries and gallery."""
+    del table, protocol  # the ranking knows; an evaluator of one's own may use them
+    return ranking.scores()
+
+
+def format_table(results: Mapping[str, Mapping[str, float]], protocols: Sequence[Protocol]) -> str:
+    """The scores of some protocols as text, one a row, with the counts that identify a protocol.
+
+    Args:
+        results: rows of `score_row` by protocol name.
+        protocols: rows to print, in this order.
+    """
+    from tabulate import tabulate
+
+    rows = []
+    for protocol in protocols:
+        row = results[protocol.name]
+        label = protocol.name if protocol.title == protocol.name else f"{protocol.title} ({protocol.name})"
+        counts = (f"{row['valid_queries']:,.0f} / {row['queries']:,.0f}", f"{row['gallery']:,.0f}")
+        rows.append((label, *(f"{row[score]:.2f}" for score in SCORES), *counts))
+    headers = ("Protocol", *SCORES, "valid queries / queries", "gallery")
+    align = ("left", *["right"] * (len(headers) - 1))
+    return str(tabulate(rows, headers=headers, tablefmt="github", colalign=align, disable_numparse=True))
+
+
+def _side(table: FeatureTable, protocol: Protocol, side: str, split: str, view: object) -> np.ndarray:
+    rows = table.rows(split, None if view is None else str(view))
+    if len(rows) == 0:
+        wanted = f"split {split!r}" + ("" if view is None else f" of view {view!r}")
+        splits = ", ".join(f"{name} ({count})" for name, count in table.split_names().items()) or "none"
+        views = ", ".join(repr(str(name)) for name in np.unique(table.views)) or "none"
+        raise EvaluationError(
+            f"protocol {protocol.name}: the {side} side, {wanted}, is empty. The table's splits are "
+            f"{splits}, its views {views}."
+        )
+    return rows
+
+
+def _take(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows of the features; adjacent ones without a copy."""
+    if rows[-1] - rows[0] + 1 == len(rows):
+        return features[rows[0] : rows[-1] + 1]
+    return features[rows]

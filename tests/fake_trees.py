@@ -1,0 +1,160 @@
+"""Tiny data sets on disk, with the layouts of the real ones: small JPEGs, one seeded colour per identity."""
+
+import csv
+from pathlib import Path
+from typing import Iterable, List, Optional, Sequence, Tuple
+
+import numpy as np
+from PIL import Image
+
+V1_FOLDERS = {
+    "bounding_box_train": (0, 3),
+    "query_all_c0": (0,),
+    "bounding_box_test_all_c3": (3,),
+    "query_all_c3": (3,),
+    "bounding_box_test_all_c0": (0,),
+}
+V2_LISTS = {
+    "exp1_aerial_to_cctv.txt": (0, 3),
+    "exp2_aerial_to_wearable.txt": (0, 2),
+    "exp4_cctv_to_aerial.txt": (3, 0),
+    "exp5_wearable_to_aerial.txt": (2, 0),
+}
+
+
+def write_image(
+    path: Path, pid: int, camid: int = 0, size: Tuple[int, int] = (32, 64), seed: int = 0
+) -> Path:
+    """Write a JPEG of `size` (width, height): two colours by identity, brightness by camera, some noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    width, height = size
+    colours = np.random.default_rng([seed, pid]).uniform(30, 225, (2, 3))
+    noise = np.random.default_rng([seed, pid, camid, *path.name.encode()])
+    image = np.repeat(colours, (height - height // 2, height // 2), axis=0)[:, None, :]
+    image = image * (0.8 + 0.03 * camid) + noise.normal(0, 8, (height, width, 3))
+    Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(path, quality=90)
+    return path
+
+
+def make_cargo(
+    root: Path,
+    ids: int = 4,
+    images: int = 1,
+    cameras: Sequence[int] = tuple(range(1, 14)),
+    size: Tuple[int, int] = (32, 64),
+    name: str = "CARGO",
+) -> Path:
+    """`ids` identities to train (1..) and as many to test; `images` of each under each camera.
+
+    Each test identity has one query under the first and one under the last of the cameras.
+    """
+    home = Path(root) / name
+    for pid in range(1, 2 * ids + 1):
+        split = "train" if pid <= ids else "gallery"
+        for camid in cameras:
+            time = "night" if camid % 2 else "day"
+            for index in range(images):
+                write_image(
+                    home / split / f"Cam{camid}" / f"Cam{camid}_{time}_{pid}_{index}.jpg", pid, camid, size
+                )
+        if split == "gallery":
+            for camid in sorted({cameras[0], cameras[-1]}):
+                file = home / "query" / f"Cam{camid}" / f"Cam{camid}_day_{pid}_{images}.jpg"
+                write_image(file, pid, camid, size)
+    return home
+
+
+def make_synthag(root: Path, ids: int = 4, images: int = 1, size: Tuple[int, int] = (32, 64)) -> Path:
+    """As `make_cargo`, under the name of SynthAG."""
+    return make_cargo(root, ids, images, size=size, name="SynthAG")
+
+
+def agreid_name(
+    person: int, camera: int, frame: int, time: int = 2140, altitude: int = 0, letter: str = ""
+) -> str:
+    """A file name of AG-ReIDv1 or v2."""
+    return f"P{person:04d}T{time:05d}A{altitude}C{camera}F{frame}{letter}.jpg"
+
+
+def make_agreidv1(
+    root: Path, ids: int = 3, images: int = 2, size: Tuple[int, int] = (32, 64), name: str = "AG-ReIDv1"
+) -> Path:
+    """`ids` identities to train and as many to test; `images` of each in every folder and camera."""
+    home = Path(root) / name
+    for k, (folder, cameras) in enumerate(V1_FOLDERS.items()):
+        for person in range(ids):
+            pid = person if k == 0 else ids + person
+            for camera in cameras:
+                for i in range(images):
+                    file = agreid_name(person, camera, 1000 * k + i, time=4041 if k == 0 else 2140)
+                    write_image(home / folder / file, pid, camera, size)
+    return home
+
+
+def make_agreidv2(
+    root: Path,
+    ids: int = 3,
+    images: int = 2,
+    size: Tuple[int, int] = (32, 64),
+    name: str = "AG-ReID.v2",
+    nested: bool = False,
+    line_end: str = "\n",
+    last_line_end: bool = True,
+) -> Path:
+    """`ids` identities to train and as many to test; `images` of each in every folder and camera.
+
+    Nested is how the published download unpacks: images in NAME/AG-ReID.v2, lists in NAME. The last wearable
+    image of each identity has the letter Z after its frame.
+
+    Returns:
+        The folder that holds train_all, query and gallery.
+    """
+    outer = Path(root) / name
+    home = outer / "AG-ReID.v2" if nested else outer
+    listed: dict = {side: {0: [], 2: [], 3: []} for side in ("query", "gallery")}
+    for k, folder in enumerate(("train_all", "query", "gallery")):
+        for person in range(ids):
+            pid = person if k == 0 else ids + person
+            identity = f"P{person:04d}T{4041 if k == 0 else 2140:05d}A0"
+            for camera in (0, 2, 3):
+                for i in range(images):
+                    letter = "Z" if camera == 2 and i == images - 1 else ""
+                    relative = f"{folder}/{identity}/{identity}C{camera}F{1000 * k + i}{letter}.jpg"
+                    write_image(home / relative, pid, camera, size)
+                    if folder != "train_all":
+                        listed[folder][camera].append(relative)
+    for file, (query_camera, gallery_camera) in V2_LISTS.items():
+        lines = [*reversed(listed["query"][query_camera]), *listed["gallery"][gallery_camera]]
+        text = line_end.join(lines) + (line_end if last_line_end else "")
+        (outer / file).write_bytes(text.encode())
+    return home
+
+
+def write_manifest(
+    path: Path, rows: Iterable[Sequence[object]], header: Optional[Sequence[str]] = None
+) -> Path:
+    """Write a manifest of rows (split, path, pid, camid, view)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as f:
+        csv.writer(f).writerows([header or ("split", "path", "pid", "camid", "view"), *rows])
+    return path
+
+
+def make_manifest(
+    root: Path,
+    ids: int = 3,
+    images: int = 2,
+    views: Sequence[str] = ("aerial", "ground"),
+    size: Tuple[int, int] = (32, 64),
+) -> Path:
+    """`ids` identities to train and as many to test under one camera per view; returns the CSV file."""
+    home = Path(root) / "own"
+    rows: List[Tuple[object, ...]] = []
+    for pid in range(2 * ids):
+        for camid, view in enumerate(views):
+            for i in range(images):
+                relative = f"images/{view}_{pid}_{i}.jpg"
+                write_image(home / relative, pid, camid, size)
+                split = "train" if pid < ids else "query" if i == 0 else "gallery"
+                rows.append((split, relative, pid, camid, view))
+    return write_manifest(home / "manifest.csv", rows)
