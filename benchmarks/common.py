@@ -145,10 +145,12 @@ def report(name: str, sections: Dict[str, Any], goals: Sequence[Dict[str, Any]],
             continue
         for case, row in section.items():
             if "median_s" in row:
-                print(
-                    f"  {case:<44} {row['median_s'] * 1e3:9.3f} ms (IQR {row['iqr_s'] * 1e3:.3f})"
-                    f"  speedup {row['speedup']:6.2f} (IQR {row['speedup_iqr']:.2f})"
+                ratio = (
+                    f"speedup {row['speedup']:6.2f} (IQR {row['speedup_iqr']:.2f})"
+                    if "speedup" in row
+                    else ""
                 )
+                print(f"  {case:<44} {row['median_s'] * 1e3:9.3f} ms (IQR {row['iqr_s'] * 1e3:.3f})  {ratio}")
             else:
                 print(f"  {case:<44} {row}")
     print()

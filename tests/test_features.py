@@ -152,9 +152,9 @@ def test_file_errors(tmp_path):
     table = FeatureTable(**columns())
     with pytest.raises(DataError, match=r"feature files end in .npz or .safetensors, not in '.pkl'"):
         table.save(str(tmp_path / "features.pkl"))
-    with pytest.raises(DataError, match="feature files end in .npz or .safetensors, not in ''"):
+    with pytest.raises(DataError, match=r"feature files end in .npz or .safetensors, not in ''"):
         FeatureTable.load(str(tmp_path / "features"))
-    with pytest.raises(DataError, match="no folder '.*nowhere'. Create it first"):
+    with pytest.raises(DataError, match=r"no folder '.*nowhere'. Create it first"):
         table.save(str(tmp_path / "nowhere" / "features.npz"))
     with pytest.raises(
         DataError, match=r"there is no feature file '.*missing.npz'. Write it with `vif extract`"

@@ -1,5 +1,6 @@
 """Samples depend on the seed and the draw number alone; batches, counting, labels and devices."""
 
+import contextlib
 import itertools
 import math
 
@@ -212,3 +213,27 @@ def test_workers_run_single_threaded(records):
     threads = ImageSet(records, read=lambda path: np.full((1, torch.get_num_threads(), 3), 0, np.uint8))
     loader = make_loader(threads, BatchSampler(range(2), 1, False), workers=1)
     assert [batch["images"].shape[-1] for batch in loader] == [1, 1]
+
+
+def test_device_loader_keeps_one_batch_ahead(monkeypatch):
+    log = []
+
+    class Stream:
+        def __init__(self, name):
+            self.name = name
+
+        def wait_stream(self, other):
+            log.append(f"{self.name} waits for {other.name}")
+
+    def source():
+        for k in range(3):
+            log.append(f"load {k}")
+            yield {"index": k}
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream("side"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("main"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    for batch in DeviceLoader(source(), "cuda:0"):
+        log.append(f"use {batch['index']}")
+    wait = "main waits for side"
+    assert log == ["load 0", wait, "load 1", "use 0", wait, "load 2", "use 1", wait, "use 2"]

@@ -1,10 +1,8 @@
-"""Every transform keeps the contract; readers and test-time pixels equal fastreid's; training statistics."""
+"""Every transform keeps the contract; test-time pixels equal fastreid's; training statistics."""
 
 import math
 import pickle
 import random
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -52,6 +50,7 @@ OPS = [
 @pytest.mark.parametrize(
     ("op", "shape"), OPS, ids=[f"{k}-{type(op).__name__}" for k, (op, _) in enumerate(OPS)]
 )
+@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
 def test_contract(op, shape):
     image = noise()
     before = image.copy()
@@ -193,116 +192,13 @@ def test_erasing_gives_up_when_no_rectangle_fits():
     assert op(image, np.random.default_rng(0)) is image
 
 
-# --- readers ----------------------------------------------------------------------------------------------
-
-
-def save(tmp_path, image, name, **options):
-    path = tmp_path / name
-    Image.fromarray(image).save(path, **options)
-    return path
-
-
-@pytest.fixture
-def fastreid_read():
-    pytest.importorskip("fastreid")
-    import vif  # noqa: F401  installs the bridges that fastreid's import needs
-    from fastreid.data.data_utils import read_image
-
-    return read_image
-
-
-@pytest.mark.parametrize("read", [T.read_image, T.read_image_fast])
-@pytest.mark.parametrize("kind", ["jpg", "jpg-420", "progressive", "grey", "grey-png", "png", "bmp", "webp"])
-def test_readers_equal_fastreids(tmp_path, fastreid_read, read, kind):
-    image = noise(61, 35)
-    options = {"jpg": {"quality": 90, "subsampling": 0}, "jpg-420": {"quality": 75, "subsampling": 2}}.get(
-        kind, {}
-    )
-    if kind == "progressive":
-        options = {"progressive": True, "quality": 90}
-    if kind.startswith("grey"):
-        image = image[..., 0]
-    suffix = {"png": "png", "grey-png": "png", "bmp": "bmp", "webp": "webp"}.get(kind, "jpg")
-    path = save(tmp_path, image, f"x.{suffix}", **options)
-    expected = np.asarray(fastreid_read(str(path)))
-    np.testing.assert_array_equal(read(path), expected)
-    np.testing.assert_array_equal(read(str(path)), expected)
-
-
-@pytest.mark.parametrize("read", [T.read_image, T.read_image_fast])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path, fastreid_read, read, orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    path = save(tmp_path, noise(31, 17), "x.jpg", exif=exif)
-    result = read(path)
-    np.testing.assert_array_equal(result, np.asarray(fastreid_read(str(path))))
-    assert result.shape[:2] == ((31, 17) if orientation < 5 else (17, 31))
-
-
-@pytest.mark.parametrize("read", [T.read_image, T.read_image_fast])
-@pytest.mark.parametrize(
-    ("mode", "name"), [("P", "x.png"), ("RGBA", "x.png"), ("P", "x.gif"), ("CMYK", "x.jpg")]
-)
-def test_other_modes_become_rgb(tmp_path, fastreid_read, read, mode, name):
-    path = tmp_path / name
-    Image.fromarray(noise()).convert(mode).save(path)
-    result = read(path)
-    assert result.shape == (37, 23, 3)
-    np.testing.assert_array_equal(result, np.asarray(fastreid_read(str(path), format="RGB")))
-
-
-def png_header(width, height):
-    """A PNG that claims a size and holds next to nothing."""
-    chunks = b""
-    for name, body in (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(b"\0" * 100)),
-        (b"IEND", b""),
-    ):
-        chunks += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-    return b"\x89PNG\r\n\x1a\n" + chunks
-
-
-def jpeg_claiming(data, side):
-    """A JPEG whose frame header claims side x side pixels."""
-    at = data.index(b"\xff\xc0") + 5
-    return data[:at] + struct.pack(">HH", side, side) + data[at + 4 :]
-
-
-@pytest.mark.parametrize("read", [T.read_image, T.read_image_fast])
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda jpg: None, "cannot read image .*broken.jpg: No such file"),
-        (lambda jpg: b"", "broken.jpg is an empty file"),
-        (lambda jpg: jpg[: len(jpg) // 2], "broken.jpg cannot be decoded"),
-        (lambda jpg: jpg[:-2], "broken.jpg cannot be decoded"),
-        (lambda jpg: jpg[:2] + jpg[-2:], "broken.jpg cannot be decoded"),
-        (lambda jpg: b"<html>not found</html>", "broken.jpg cannot be decoded"),
-        (lambda jpg: png_header(20000, 20000), "broken.jpg is too large"),
-        (lambda jpg: png_header(10000, 10000), "broken.jpg is too large"),
-        (lambda jpg: jpeg_claiming(jpg, 60000), "broken.jpg is too large"),
-    ],
-)
-def test_broken_files_are_named(tmp_path, read, make, message):
-    data = make(save(tmp_path, noise(64, 48), "good.jpg", quality=95).read_bytes())
-    if data is not None:
-        (tmp_path / "broken.jpg").write_bytes(data)
-    with pytest.raises(DataError, match=message):
-        read(tmp_path / "broken.jpg")
-
-
-def test_a_folder_is_no_image(tmp_path):
-    with pytest.raises(DataError, match=r"cannot read image .*: Is a directory"):
-        T.read_image(tmp_path)
-
-
 # --- the whole pipeline against fastreid's ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [[256, 128], [64, 48], [96]])
-def test_test_time_pixels_equal_fastreids(tmp_path, fastreid_read, size):
+def test_test_time_pixels_equal_fastreids(tmp_path, size):
+    pytest.importorskip("fastreid")
+    import vif  # noqa: F401  installs the bridges that fastreid's import needs
     from fastreid.config import get_cfg
     from fastreid.data.common import CommDataset
     from fastreid.data.transforms import build_transforms
@@ -311,10 +207,10 @@ def test_test_time_pixels_equal_fastreids(tmp_path, fastreid_read, size):
     cfg = get_cfg()
     cfg.INPUT.SIZE_TEST = size
     sides = [(256, 128), (300, 111), (90, 45), (64, 48), (33, 70)]
-    items = [
-        (str(save(tmp_path, noise(*side, seed=k), f"{k}.jpg", quality=90)), 10 + k % 2, 5 - k % 3)
-        for k, side in enumerate(sides)
-    ]
+    items = []
+    for k, side in enumerate(sides):
+        items.append((str(tmp_path / f"{k}.jpg"), 10 + k % 2, 5 - k % 3))
+        Image.fromarray(noise(*side, seed=k)).save(items[-1][0], quality=90)
     theirs = CommDataset(items, build_transforms(cfg, is_train=False), relabel=False)
     ours = ImageSet(items, T.Resize(size))
     for a, b in zip(ours, theirs):

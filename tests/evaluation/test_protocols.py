@@ -216,8 +216,8 @@ def test_errors_name_the_protocol_and_what_there_is():
     table = line_table(EXAMPLE[:5])
     with pytest.raises(
         EvaluationError,
-        match=r"protocol A2G: the gallery side, split 'gallery' of view 'ground', is empty. The table's splits "
-        r"are gallery \(3\), query \(2\), its views 'aerial', 'ground'",
+        match=r"protocol A2G: the gallery side, split 'gallery' of view 'ground', is empty. The table's "
+        r"splits are gallery \(3\), query \(2\), its views 'aerial', 'ground'",
     ):
         evaluate_table(table, select(["A2G"], PROTOCOLS["CARGO"])[0])
     with pytest.raises(EvaluationError, match="protocol A2W: the query side, split 'query@A2W', is empty"):

@@ -22,7 +22,7 @@ def count_near(strip: torch.Tensor, thresholds: Sequence[np.ndarray]) -> List[np
     """
     if strip.device.type != "cpu":
         return _count_by_sorting(strip, thresholds)
-    return [_count_row(row.numpy(), near) for row, near in zip(strip, thresholds)]
+    return [_count_row(row, near) for row, near in zip(strip.numpy(), thresholds)]
 
 
 def _count_row(row: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

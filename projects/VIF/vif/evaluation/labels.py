@@ -38,21 +38,23 @@ class Matches:
         gallery_pid = _labels("gallery_pids", gallery_pids, shape[1])
         query_cam = _labels("query_camids", query_camids, shape[0])
         gallery_cam = _labels("gallery_camids", gallery_camids, shape[1])
-        # Sorted by identity, then camera: an identity is a range of `order`, and so is a camera within it.
-        order = np.lexsort((gallery_cam, gallery_pid))
-        pids, cams = gallery_pid[order], gallery_cam[order]
-        start = np.searchsorted(pids, query_pid, side="left")
-        stop = np.searchsorted(pids, query_pid, side="right")
-        # Codes merge identity and camera into one number, so that the second search is one call as well.
-        names = np.unique(np.concatenate([gallery_cam, query_cam]))
-        ids = np.unique(pids)
-        known = np.isin(query_pid, ids)
-        code = np.searchsorted(ids, pids) * len(names) + np.searchsorted(names, cams)
-        query_code = np.searchsorted(ids, query_pid) * len(names) + np.searchsorted(names, query_cam)
-        self._ignored_start = np.where(known, np.searchsorted(code, query_code, side="left"), start)
-        self._ignored_stop = np.where(known, np.searchsorted(code, query_code, side="right"), start)
-        self._start, self._stop, self._order = start, stop, order
-        same = stop - start
+        # Images of the queries' identities, sorted by identity, then camera: an identity is a range of `order`,
+        # and so is a camera within it. One number stands for both, so that each end is found in one call.
+        ids, query_id = np.unique(query_pid, return_inverse=True)
+        cams, query_cam = np.unique(query_cam, return_inverse=True)
+        known = np.flatnonzero(np.isin(gallery_pid, ids))
+        camera = np.searchsorted(cams, gallery_cam[known])  # those of no query share one number:
+        camera[~np.isin(gallery_cam[known], cams)] = len(cams)
+        code = np.searchsorted(ids, gallery_pid[known]) * (len(cams) + 1) + camera
+        order = np.argsort(code, kind="stable")
+        code, self._order = code[order], known[order]
+        query_id = query_id.reshape(-1) * (len(cams) + 1)
+        query_code = query_id + query_cam.reshape(-1)
+        self._start = np.searchsorted(code, query_id, side="left")
+        self._stop = np.searchsorted(code, query_id + len(cams), side="right")
+        self._ignored_start = np.searchsorted(code, query_code, side="left")
+        self._ignored_stop = np.searchsorted(code, query_code, side="right")
+        same = self._stop - self._start
         self.valid = np.flatnonzero(same > self._ignored_stop - self._ignored_start).astype(np.int64)
         self.same_count = same[self.valid]
         if len(self.valid) == 0:
@@ -100,4 +102,4 @@ def _labels(name: str, values: Any, length: int) -> np.ndarray:
         )
     if array.dtype.kind not in "iu":
         raise EvaluationError(f"{name}: expected integers, got {array.dtype}. Number the labels first.")
-    return array.astype(np.int64)
+    return array.astype(np.int64, copy=False)

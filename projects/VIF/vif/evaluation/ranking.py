@@ -135,11 +135,15 @@ def _rank(distances: Distances, matches: Matches, max_rank: int, block_bytes: in
     ranks: List[np.ndarray] = []
     for rows in matches.blocks(width * distances.itemsize + distances.row_bytes, strip_bytes):
         ranks.extend(_match_ranks(distances, matches, rows, columns))
-    first = np.array([r[0] for r in ranks], dtype=np.int64)
+    rank = np.concatenate(ranks)  # query after query, each ascending
+    count = np.array([len(of_query) for of_query in ranks])
+    begin = np.cumsum(count) - count
+    first = rank[begin]
+    hits = np.arange(1, len(rank) + 1) - np.repeat(begin, count)
     return Ranking(
         cmc=np.searchsorted(np.sort(first), np.arange(1, max_rank + 1), side="right") / len(first),
-        ap=np.array([np.mean(np.arange(1, len(r) + 1) / r) for r in ranks]),
-        inp=np.array([len(r) / r[-1] for r in ranks]),
+        ap=np.add.reduceat(hits / rank, begin) / count,
+        inp=count / rank[begin + count - 1],
         first=first,
         valid=matches.valid,
         num_queries=distances.shape[0],

@@ -7,7 +7,7 @@ from typing import List, Tuple
 import numpy as np
 
 from vif.data.synth.people import Identity
-from vif.data.synth.shapes import Shapes, Vec
+from vif.data.synth.shapes import NO_CUT, Shapes, Vec
 
 # parts: what an arm or a leg is blended with is decided by these, see RELATED
 HEAD, NECK, TORSO, PELVIS = range(4)
@@ -82,7 +82,7 @@ def sample_pose(rng: np.random.Generator) -> Pose:
         hips = [0.10 * (u[8] - 0.5), 0.10 * (u[9] - 0.5)]
         knees = [0.04 + 0.2 * max(0.0, u[10] - 0.6), 0.04 + 0.2 * max(0.0, 0.4 - u[10])]
     inward = [0.15 + 0.2 * u[11], 0.15 + 0.2 * u[12]]
-    spread = [0.10 + 0.14 * u[13], 0.10 + 0.14 * u[13]]
+    spread = [0.07 + 0.10 * u[13], 0.07 + 0.10 * u[12]]
     if u[14] < 0.13:  # a phone, before the chest or at the ear
         k = int(u[15] * 2)
         ear = u[14] < 0.05
@@ -160,6 +160,7 @@ class Joints:
 
     def __init__(self, who: Identity, pose: Pose) -> None:
         h = who.height
+        tight = {"longskirt": 0.5, "skirt": 0.8, "dress": 0.75}.get(who.lower, 0.8 if who.upper == "coat" else 1.0)
         upright: Tuple[Vec, Vec, Vec] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
         thigh, shin = 0.245 * h * who.legs, 0.243 * h * who.legs
         self.ankle_height = 0.045 * h
@@ -169,7 +170,8 @@ class Joints:
         for k, s in enumerate((-1.0, 1.0)):
             sp = math.sin(pose.splay) * s
             hip = (s * half, 0.0, 0.0)
-            a, b = pose.hip[k], pose.hip[k] - pose.knee[k]
+            a = pose.hip[k] * tight
+            b = a - pose.knee[k] * tight
             knee = _step(hip, (sp, math.sin(a), -math.cos(a)), thigh)
             ankle = _step(knee, (sp * 0.6, math.sin(b), -math.cos(b)), shin)
             pitch = max(-0.9, min(0.35, b * 0.9 + 0.05))  # toes point down when the shin leans forward
@@ -244,7 +246,7 @@ def _torso(out: Shapes, who: Identity, j: Joints) -> None:
     # shoulder girdle and trapezius
     y = j.shoulder_x - 0.012 * h
     out.cone(tag, t.at(-y, -0.004 * h, j.shoulder_z - 0.016 * h), t.at(y, -0.004 * h, j.shoulder_z - 0.016 * h),
-             0.033 * h * g**0.5 + loose * 0.6, 0.033 * h * g**0.5 + loose * 0.6, t.axes[2], (1.0, 1.12))  # fmt: skip
+             0.032 * h * g**0.5 + loose * 0.4, 0.032 * h * g**0.5 + loose * 0.4, t.axes[2], (1.0, 1.12))  # fmt: skip
     for s in (-1.0, 1.0):
         out.cone(tag, t.at(s * 0.012 * h, -0.010 * h, j.neck_z + 0.010 * h), t.at(s * y * 0.82, -0.004 * h, j.shoulder_z),
                  0.028 * h, 0.026 * h + loose * 0.5, side)  # fmt: skip
@@ -263,8 +265,9 @@ def _torso(out: Shapes, who: Identity, j: Joints) -> None:
     bottom = max(hip + loose * 0.8 + flare, waist * 0.96)
     if who.upper == "coat":
         bottom += 0.045
-        out.cone((SKIRT, UPPER, 0), t.at(0, 0, 0.10 * up), t.at(0, -0.01, hem - 0.06), waist, bottom + 0.01, side,
-                 (1.0, 0.74), (0, 0, 1, 1 - 0.06 / (0.10 * up - hem + 0.06)))  # fmt: skip
+        middle, deep = _room(j, bottom)
+        out.cone((SKIRT, UPPER, 0), t.at(0, 0, 0.10 * up), t.at(0, middle, hem - 0.06), waist, bottom + 0.01,
+                 side, (1.0, deep), (0, 0, 1, 1 - 0.06 / (0.10 * up - hem + 0.06)))  # fmt: skip
     else:
         out.cone(tag, t.at(0, 0.002, 0.11 * up), t.at(0, -0.004, hem - 0.06), waist * 0.99, bottom, side, (1.0, 0.76),
                  (0, 0, 1, 1 - 0.06 / (0.11 * up - hem + 0.06)))  # fmt: skip
@@ -288,8 +291,8 @@ def _torso(out: Shapes, who: Identity, j: Joints) -> None:
         p.axes[0],
         (1.0, 0.74),
     )
-    for s in (-1.0, 1.0):
-        out.ball(low, p.at(s * 0.040 * h, -0.032 * h * g, -0.004 * h), (0.048 * h * g, 0.046 * h * g, 0.055 * h),
+    for s in (-1.0, 1.0) if who.upper != "coat" else ():
+        out.ball(low, p.at(s * 0.040 * h, -0.026 * h * g, -0.020 * h), (0.047 * h * g, 0.046 * h * g, 0.050 * h),
                  p.axes[2], p.axes[0])  # fmt: skip
 
 
@@ -334,15 +337,17 @@ def _legs(out: Shapes, who: Identity, j: Joints) -> None:
         skin = (0, SKIN, 0)
         if bare:
             top = (thigh, LOWER, 0) if who.lower == "shorts" else (thigh, *skin[1:])
-            out.cone((thigh, SKIN, 0), hip, knee, r[0], r[1], side)
+            shown = {"skirt": 0.62, "longskirt": 1.2, "dress": 0.80}.get(who.lower, 0.0)  # below the hem
+            out.cone((thigh, SKIN, 0), hip, knee, r[0], r[1], side, cut=(0, 0, -1, -shown) if shown else NO_CUT)
             if who.lower == "shorts":
                 out.cone(top, hip, _step(hip, _unit(hip, knee), 0.24 * h), r[0] + loose * 0.6, r[0] * 0.93 + loose,
                          side, cut=(0, 0, 1, 0.80 if who.pattern_phase < 0.6 else 0.95))  # fmt: skip
-            out.cone((shin, SKIN, 0), knee, ankle, r[1], r[2], side)
+            out.cone((shin, SKIN, 0), knee, ankle, r[1], r[2], side, cut=(0, 0, -1, -0.35) if shown > 1 else NO_CUT)
             calf = tuple(0.70 * a + 0.30 * b for a, b in zip(knee, ankle))
             down = _unit(ankle, knee)
-            out.ball((shin, SKIN, 0), (calf[0], calf[1] - 0.010 * h, calf[2]), (0.030 * h * g, 0.031 * h * g, 0.066 * h),
-                     down, side)  # fmt: skip
+            if shown <= 1:
+                out.ball((shin, SKIN, 0), (calf[0], calf[1] - 0.010 * h, calf[2]), (0.030 * h * g, 0.031 * h * g, 0.066 * h),
+                         down, side)  # fmt: skip
         else:
             out.cone((thigh, LOWER, 0), hip, knee, r[0] + loose, r[1] + loose, side)
             end = max(shin_end, r[2] + 0.004)
@@ -356,13 +361,20 @@ def _legs(out: Shapes, who: Identity, j: Joints) -> None:
                  0.0262 * h, 0.0215 * h, side, (1.0, 0.45))  # fmt: skip
     if who.lower in ("skirt", "longskirt", "dress"):
         p = j.pelvis
-        hipr = 0.083 * h * (0.35 + 0.65 * who.girth) * who.hips
+        hipr = max(0.083 * h * (0.35 + 0.65 * who.girth) * who.hips, 0.050 * h * who.hips + 0.040 * h * g)
         drop = {"skirt": 0.23, "longskirt": 0.40, "dress": 0.28}[who.lower] * h
-        stride = abs(j.legs[0][1][1] - j.legs[1][1][1])
-        flare = {"skirt": 0.045, "longskirt": 0.05, "dress": 0.06}[who.lower] + 0.15 * stride
-        middle = 0.5 * (j.legs[0][1][1] + j.legs[1][1][1]) * 0.8
-        out.cone((SKIRT, LOWER, 0), p.at(0, 0, 0.05 * h), p.at(0, middle, -drop - 0.10), hipr * 0.97, hipr + flare,
-                 side, (1.0, 0.80 + 0.5 * stride), (0, 0, 1, 1 - 0.10 / (drop + 0.10 + 0.05 * h)))  # fmt: skip
+        flare = {"skirt": 0.045, "longskirt": 0.055, "dress": 0.06}[who.lower]
+        middle, deep = _room(j, hipr + flare)
+        out.cone((SKIRT, LOWER, 0), p.at(0, 0, 0.05 * h), p.at(0, middle, -drop - 0.10), hipr * 0.99,
+                 hipr + flare, side, (1.0, deep), (0, 0, 1, 1 - 0.10 / (drop + 0.10 + 0.05 * h)))  # fmt: skip
+
+
+def _room(j: Joints, radius: float) -> Tuple[float, float]:
+    """Where the middle of a hem lies, m to the front, and its depth over its width, so that knees stay inside."""
+    knees = [leg[1][1] for leg in j.legs]
+    middle = 0.6 * (knees[0] + knees[1])
+    reach = max(abs(y - middle) for y in knees) + 0.075
+    return middle, max(0.78, min(1.30, reach / radius))
 
 
 def _unit(a: Vec, b: Vec) -> Vec:
@@ -376,8 +388,8 @@ def _head(out: Shapes, who: Identity, j: Joints) -> None:
     k = 0.45 * 1.72 + 0.55 * h  # heads vary less than heights
     up, side = f.axes[2], f.axes[0]
     tag = (HEAD, SKIN, 1)
-    out.cone((NECK, SKIN, 0), j.torso.at(0, -0.010 * h, j.neck_z - 0.02 * h), f.at(0, -0.012 * k, -0.02 * k),
-             0.033 * h * who.girth**0.5, 0.031 * h, side)  # fmt: skip
+    out.cone((NECK, SKIN, 0), j.torso.at(0, -0.006 * h, j.neck_z - 0.012 * h), f.at(0, -0.017 * k, -0.022 * k),
+             0.034 * h * who.girth**0.5, 0.0325 * h * who.girth**0.3, side)  # fmt: skip
     out.ball(tag, f.at(0, -0.006 * k, 0.014 * k), (0.0440 * k, 0.0545 * k, 0.0535 * k), up, side)
     out.ball(
         tag, f.at(0, 0.012 * k, -0.024 * k), (0.0370 * k, 0.0400 * k, 0.0450 * k), f.turn(0, -0.15, 1), side
@@ -410,9 +422,12 @@ def _hair(out: Shapes, who: Identity, j: Joints) -> None:
             (0, 0.8, -0.6, 0.30),
         )
         return
-    thick = {"buzz": 1.03, "short": 1.11}.get(style, 1.12)
-    out.ball(tag, f.at(0, -0.009 * k, 0.016 * k), (0.0440 * k * thick, 0.0545 * k * thick, 0.0535 * k * thick * 1.01),
+    thick = {"buzz": 1.02, "short": 1.06, "ponytail": 1.05, "bun": 1.05}.get(style, 1.10)
+    out.ball(tag, f.at(0, -0.008 * k, 0.015 * k), (0.0440 * k * thick, 0.0545 * k * thick, 0.0535 * k * thick * 1.02),
              up, side, face)  # fmt: skip
+    if style in ("short", "buzz"):  # down to the nape
+        out.ball(tag, f.at(0, -0.022 * k, -0.014 * k), (0.0385 * k * thick, 0.0370 * k * thick, 0.0400 * k), up, side,
+                 (0, 1, 0, 0.35))  # fmt: skip
     if style in ("bob", "long"):
         low = -0.050 if style == "bob" else -0.135
         out.cone(tag, f.at(0, -0.030 * k, 0.005 * k), f.at(0, -0.050 * k, low * k), 0.047 * k,
@@ -499,18 +514,18 @@ def _bag(out: Shapes, who: Identity, j: Joints) -> None:
     if who.bag == "backpack":
         top, bottom = j.shoulder_z - 0.045 * h, j.shoulder_z - 0.195 * h
         for s in (-1.0, 1.0):
-            out.cone(tag, t.at(s * 0.032 * h, back - 0.040 * h, bottom), t.at(s * 0.030 * h, back - 0.030 * h, top),
-                     0.052 * h, 0.047 * h, side, (1.0, 0.92))  # fmt: skip
+            out.cone(tag, t.at(s * 0.026 * h, back - 0.034 * h, bottom), t.at(s * 0.024 * h, back - 0.026 * h, top),
+                     0.055 * h, 0.050 * h, side, (1.0, 0.82))  # fmt: skip
             out.cone(tag, t.at(s * 0.062 * h, 0.0, j.shoulder_z + 0.012 * h), t.at(s * 0.060 * h, back, j.shoulder_z - 0.02 * h),
                      0.017 * h, 0.017 * h, side, (1.0, 0.6))  # fmt: skip
-        out.cone((BAG_PART, POCKET, 0), t.at(-0.026 * h, back - 0.078 * h, bottom + 0.010 * h),
-                 t.at(0.026 * h, back - 0.078 * h, bottom + 0.010 * h), 0.040 * h, 0.040 * h, t.axes[2], (1.0, 0.55))  # fmt: skip
+        out.cone((BAG_PART, POCKET, 0), t.at(-0.026 * h, back - 0.068 * h, bottom + 0.010 * h),
+                 t.at(0.026 * h, back - 0.068 * h, bottom + 0.010 * h), 0.040 * h, 0.040 * h, t.axes[2], (1.0, 0.55))  # fmt: skip
     elif who.bag == "messenger":
         x = who.bag_side * (0.098 * h * (0.5 + 0.5 * who.girth) + 0.025)
         z = -0.005 * h
-        for dz in (-0.028, 0.028):
-            out.cone(tag, t.at(x, -0.075 * h, z + dz * h), t.at(x, 0.050 * h, z + dz * h), 0.040 * h, 0.040 * h,
-                     side, (0.62, 1.0))  # fmt: skip
+        for dz in (-0.030, 0.0, 0.030):
+            out.cone(tag, t.at(x, -0.080 * h, z + dz * h), t.at(x, 0.055 * h, z + dz * h), 0.032 * h, 0.032 * h,
+                     side, (0.75, 1.0))  # fmt: skip
     elif who.bag == "handbag":
         k = 0 if who.bag_side < 0 else 1
         wrist, along = j.arms[k][2], j.arms[k][3]
@@ -520,6 +535,6 @@ def _bag(out: Shapes, who: Identity, j: Joints) -> None:
             out.cone(
                 (BAG_PART, POCKET, 0), grip, (grip[0], grip[1] + dy * h, z + 0.03 * h), 0.006, 0.006, side
             )
-        for dz in (-0.03, 0.02):
-            out.cone(tag, (grip[0], grip[1] - 0.050 * h, z + dz * h), (grip[0], grip[1] + 0.050 * h, z + dz * h),
-                     0.036 * h, 0.036 * h, side, (0.75, 1.0))  # fmt: skip
+        for dz, wide in ((-0.024, 0.062), (-0.002, 0.058), (0.018, 0.054)):
+            out.cone(tag, (grip[0], grip[1] - wide * h, z + dz * h), (grip[0], grip[1] + wide * h, z + dz * h),
+                     0.028 * h, 0.028 * h, side, (0.85, 1.0))  # fmt: skip

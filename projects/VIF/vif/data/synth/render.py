@@ -91,9 +91,9 @@ def _frame(
     elif u[3] < 0.12:  # a side is outside
         gone = (0.15 + 0.20 * u[4]) * w
         w, cx = w - gone, cx + gone / 2 * (1 if u[5] < 0.5 else -1)
-    # detectors' boxes are squeezed into the picture's shape: by up to a quarter here, the rest is surroundings
+    # a detector's box is squeezed into the picture's shape: up to a limit here, the rest is surroundings
     squeeze = (width / w) / (height / h)
-    limit = 1.12 + 0.13 * u[6]
+    limit = 1.12 + (0.33 if aerial else 0.13) * u[6]
     stretch = min(max(squeeze, 1 / limit), limit)
     fy = min(height / h, width / w / stretch)
     fx = fy * stretch

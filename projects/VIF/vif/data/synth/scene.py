@@ -40,8 +40,8 @@ def sample_light(rng: np.random.Generator, night: bool) -> Light:
         strength = 0.55 + 0.5 * u[3]
         direct = colour * f32(strength)
         ambient = np.array([0.15, 0.18, 0.27], dtype=f32) * f32(0.7 + 0.9 * u[4]) + colour * f32(0.06)
-        exposure = f32(0.16 + 0.34 * u[5] ** 1.5)
-        grain = 0.020 + 0.035 * u[6]
+        exposure = f32(0.26 + 0.44 * u[5])
+        grain = 0.012 + 0.030 * u[6]
     else:
         elevation = math.radians(24 + 50 * u[1])
         hard = 0.0 if u[3] < 0.28 else 0.35 + 0.65 * u[4]
@@ -49,7 +49,7 @@ def sample_light(rng: np.random.Generator, night: bool) -> Light:
         sun = np.array([1.0, 0.96 - 0.22 * low, 0.90 - 0.45 * low], dtype=f32)
         direct = sun * f32(1.25 * hard + 0.10)
         ambient = np.array([0.56, 0.62, 0.72], dtype=f32) * f32(1.0 - 0.45 * hard)
-        exposure = f32(0.72 + 0.55 * u[5])
+        exposure = f32(0.85 + 0.62 * u[5])
         grain = 0.004 + 0.016 * u[6] ** 2
     cast = np.array([1 + 0.16 * (u[7] - 0.5), 1 + 0.08 * (u[8] - 0.5), 1 + 0.20 * (u[9] - 0.5)], dtype=f32)
     towards = np.array([math.cos(elevation) * math.cos(azimuth), math.cos(elevation) * math.sin(azimuth),

@@ -28,7 +28,7 @@ _GLOSS = np.zeros(MATERIALS, dtype=np.float32)
 _GLOSS[[SKIN, HAIR, UPPER, SLEEVE, LOWER, SHOE, SOLE, HAT, BAG, POCKET]] = (
     0.10, 0.22, 0.02, 0.02, 0.02, 0.16, 0.02, 0.05, 0.12, 0.10)  # fmt: skip
 _FOLDS = np.zeros(MATERIALS, dtype=np.float32)
-_FOLDS[[UPPER, SLEEVE, LOWER, HAIR, BAG, HOOD]] = (0.30, 0.34, 0.30, 0.32, 0.10, 0.25)
+_FOLDS[[UPPER, SLEEVE, LOWER, HAIR, BAG, HOOD]] = (0.26, 0.28, 0.19, 0.26, 0.06, 0.22)
 
 
 def linear(rgb: Tuple[float, float, float]) -> Array:
@@ -168,8 +168,8 @@ def _upper(
             ~arm & (y < 0) & (x * x + (z - np.float32(0.20) * h) ** 2 < (0.058 * h * who.pattern_scale) ** 2)
         )
     elif pattern == "camo":
-        mark = noise(around * 5 + phase * 9, across * 5, 1) > 0.25
-        dark = noise(around * 5 - 3, across * 5 + phase * 7, 2) > 0.6
+        mark = noise(around * 9 + phase * 9, across * 9, 1) > 0.25
+        dark = noise(around * 9 - 3, across * 9 + phase * 7, 2) > 0.6
         colour[:, cloth[dark]] *= 0.35
     elif pattern == "open":
         gap = np.float32(0.020) * h + np.float32(0.10) * np.clip(np.float32(0.16) * h - z, -0.05, 0.3)
@@ -212,7 +212,7 @@ def _lower(
         )
         colour[:, legs[mark]] = 0.5 * colour[:, legs[mark]] + 0.5 * second
     if who.lower_colour.name == "denim":
-        worn = np.float32(1.0) + 0.55 * np.exp(-np.square(around / np.float32(0.11)))
+        worn = np.float32(1.0) + 0.40 * np.exp(-np.square(around / np.float32(0.11)))
         colour[:, legs] *= worn
     belt = (z > joints.pelvis.origin[2] + 0.045 * who.height) & (part == 3)
     colour[:, legs[belt]] *= 0.35

@@ -192,7 +192,7 @@ def cast(shapes: Dict[str, Array], rays: Rays, blend: Optional[Array] = None, ra
     return hits._replace(normal=_normals(shapes, rays, hits, blend, radius, boxes))
 
 
-_CHUNK = 20000  # pairs of a primitive and a pixel that are worked on together: they stay in the cache
+_CHUNK = 10000  # pairs of a primitive and a pixel that are worked on together: they stay in the cache
 
 
 def _chunks(prims: Array, cost: Array) -> List[Array]:

@@ -13,10 +13,11 @@ def number(name: str, value: Any, low: float, high: float = math.inf) -> float:
     """``value`` as a float, or a ConfigError when it is no finite number of [low, high]."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ConfigError(f"{name} must be a finite number, got {value!r}")
-    if not low <= value <= high:
+    result = float(value)
+    if not low <= result <= high:
         bound = f">= {low}" if math.isinf(high) else f"in [{low}, {high}]"
         raise ConfigError(f"{name} must be {bound}, got {value!r}")
-    return float(value)
+    return result
 
 
 def integer(name: str, value: Any, low: int) -> int:

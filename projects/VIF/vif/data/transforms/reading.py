@@ -3,7 +3,7 @@
 import io
 import os
 import warnings
-from typing import Union
+from typing import Optional, Union
 
 import cv2
 import numpy as np
@@ -16,7 +16,6 @@ _FAST_PIXELS = 2**24  # larger JPEGs take Pillow's way, which knows about decomp
 # JPEG markers: start of frame, baseline and progressive; those that carry no length; the scan
 _FRAMES = (0xC0, 0xC1, 0xC2)
 _SCAN = 0xDA
-_APP1 = 0xE1
 
 
 def read_image(path: PathLike) -> np.ndarray:
@@ -42,7 +41,7 @@ def read_image_fast(path: PathLike) -> np.ndarray:
     """As `read_image`, for training: plain JPEG files are decoded by OpenCV, in about half the time.
 
     Both libraries use libjpeg; where their builds differ (libjpeg against libjpeg-turbo) pixels may differ by
-    a grey level or two. Other files, JPEGs with EXIF data, cut short or above 16 megapixels go to Pillow.
+    a grey level or two. Other files, and JPEGs cut short or above 16 megapixels, go to Pillow.
     """
     data = _read_bytes(path)
     if _is_plain_jpeg(data):
@@ -57,7 +56,9 @@ def _read_bytes(path: PathLike) -> bytes:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        raise DataError(f"cannot read image {path}: {error.strerror}; check the path and DATASETS") from error
+        raise DataError(
+            f"cannot read image {path}: {error.strerror}; check the path and the data set's root folder"
+        ) from error
     if not data:
         raise DataError(f"image {path} is an empty file; copy it again from its source")
     return data
@@ -77,7 +78,7 @@ def _decode_pillow(data: bytes, path: PathLike) -> np.ndarray:
         raise DataError(f"image {path} cannot be decoded ({error}); replace it or take it out") from error
 
 
-def _decode_opencv(data: bytes) -> "np.ndarray | None":
+def _decode_opencv(data: bytes) -> Optional[np.ndarray]:
     """OpenCV's decoder, None when it fails."""
     buffer = np.frombuffer(data, dtype=np.uint8)
     flag = getattr(cv2, "IMREAD_COLOR_RGB", None)
@@ -88,19 +89,17 @@ def _decode_opencv(data: bytes) -> "np.ndarray | None":
 
 
 def _is_plain_jpeg(data: bytes) -> bool:
-    """Whether both decoders must agree: a whole 8-bit grey or YCbCr JPEG of sane size without EXIF data."""
+    """Whether both decoders agree on it: a whole 8-bit JPEG of one or three channels and sane size."""
     if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
         return False
     at, end = 2, len(data) - 10
     while at < end and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         if marker in _FRAMES:
-            height, width = (
-                int.from_bytes(data[at + 5 : at + 7], "big"),
-                int.from_bytes(data[at + 7 : at + 9], "big"),
-            )
+            height = int.from_bytes(data[at + 5 : at + 7], "big")
+            width = int.from_bytes(data[at + 7 : at + 9], "big")
             return data[at + 4] == 8 and data[at + 9] in (1, 3) and 0 < height * width <= _FAST_PIXELS
-        if marker in (_APP1, _SCAN) or length < 2:
+        if marker == _SCAN or length < 2:
             return False
         at += 2 + length
     return False
