@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -210,9 +211,17 @@ def test_device_loader_on_a_gpu(records):
 
 
 def test_workers_run_single_threaded(records):
-    threads = ImageSet(records, read=lambda path: np.full((1, torch.get_num_threads(), 3), 0, np.uint8))
-    loader = make_loader(threads, BatchSampler(range(2), 1, False), workers=1)
-    assert [batch["images"].shape[-1] for batch in loader] == [1, 1]
+    def shape_of_threads(path):
+        return np.zeros((cv2.getNumThreads(), torch.get_num_threads(), 3), np.uint8)
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        image_set = ImageSet(records, read=shape_of_threads)
+        loader = make_loader(image_set, BatchSampler(range(2), 1, False), workers=1)
+        assert [tuple(batch["images"].shape[2:]) for batch in loader] == [(1, 1), (1, 1)]
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_device_loader_keeps_one_batch_ahead(monkeypatch):

@@ -106,7 +106,9 @@ def test_no_rows(home):
 
 @pytest.mark.parametrize("nothing", [None, ""])
 def test_no_manifest_named(nothing):
-    with pytest.raises(DataError, match=r"set DATASETS\.MANIFEST .*split,path,pid,camid,view"):
+    with pytest.raises(
+        DataError, match=r"none was named: set DATASETS\.MANIFEST .*split,path,pid,camid,view"
+    ):
         read_manifest(nothing)
 
 

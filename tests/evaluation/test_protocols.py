@@ -120,6 +120,21 @@ def test_order_of_rows_does_not_matter(protocol):
     assert evaluate_table(shuffled.by_path(), protocol).scores() == here
 
 
+def test_distances_in_place_of_features():
+    # Per protocol: the function sees the protocol's images only, and all of them.
+    table = line_table(EXAMPLE)
+    (protocol,) = select(["A2G"], PROTOCOLS["CARGO"])
+    seen = []
+
+    def reversed_distances(query, gallery):
+        seen.append((len(query), len(gallery)))
+        return query @ gallery.T
+
+    ranking = evaluate_table(table, protocol, distances=reversed_distances)
+    assert seen == [(1, 3)]
+    assert ranking.first.tolist() == [2]  # g5, g4, g3 from far to near
+
+
 def test_lists_are_splits_of_their_own():
     # Two lists share the query; each has a gallery of its own, and one image is in both.
     rows = (

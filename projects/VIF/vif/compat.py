@@ -187,7 +187,7 @@ def load_tensors(path: str) -> Any:
             f"Save it again as a plain state dict of tensors. ({str(e).splitlines()[0]})"
         ) from e
     except (RuntimeError, EOFError, ValueError) as e:
-        raise DataError(f"{path} is torn or no torch file: {str(e).splitlines()[0]}") from e
+        raise DataError(f"{path} is torn or no torch file: {(str(e) or type(e).__name__).splitlines()[0]}") from e
 
 
 def resolve_device(name: str) -> str:

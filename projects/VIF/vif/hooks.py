@@ -89,6 +89,28 @@ class CollapseWarning(HookBase):
         self._collapsed = neg_cos > self.threshold
 
 
+class Writers(hooks.PeriodicWriter):
+    """fastreid's writer hook; evaluation scores reach metrics.json and TensorBoard.
+
+    Writers skip what carries an iteration already written. fastreid's hook writes after the last step of an
+    epoch, before that epoch's evaluation, and closes without a last write: those scores are lost. Here the
+    end of an epoch is written once, after the evaluation.
+    """
+
+    def after_step(self) -> None:
+        """Write every `period` iterations, except at an epoch's end."""
+        done = self.trainer.iter + 1
+        if done % self._period == 0 and done % self.trainer.iters_per_epoch:
+            for writer in self._writers:
+                writer.write()
+
+    def after_train(self) -> None:
+        """Write what the last evaluation left, and close."""
+        for writer in self._writers:
+            writer.write()
+            writer.close()
+
+
 class BestCheckpointer(hooks.PeriodicCheckpointer):
     """fastreid's checkpoint hook; model_best is chosen by one named number of one test set.
 

@@ -17,7 +17,7 @@ from .data.build import build_test_set, build_test_loader, build_train_loader
 from .errors import ConfigError, DataError
 from .evaluation.extract import extract_table
 from .evaluation.protocols import select
-from .hooks import BestCheckpointer, CollapseWarning, ProgressWriter
+from .hooks import BestCheckpointer, CollapseWarning, ProgressWriter, Writers
 from .registries import EVALUATOR_REGISTRY
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class VIFTrainer(DefaultTrainer):
 
     def __init__(self, cfg: Any) -> None:
         cfg = prepare(cfg)
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
         compat.seed_everything(cfg.SEED + comm.get_rank())
         super().__init__(cfg)
 
@@ -89,7 +90,7 @@ class VIFTrainer(DefaultTrainer):
                 hook = BestCheckpointer(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, self.best_metric())
             elif isinstance(hook, hooks.PeriodicWriter):
                 chosen.append(CollapseWarning())
-                hook = hooks.PeriodicWriter(self.build_writers(), self.cfg.SOLVER.LOG_PERIOD)
+                hook = Writers(self.build_writers(), self.cfg.SOLVER.LOG_PERIOD)
             chosen.append(hook)
         return chosen
 

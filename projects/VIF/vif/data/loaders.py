@@ -170,7 +170,7 @@ class CountedBatchSampler:
 
 def init_worker(worker: int) -> None:
     """Worker processes run one thread each: their number is the parallelism."""
-    cv2.setNumThreads(0)
+    cv2.setNumThreads(0)  # not 1: that would wait for the threads of a pool that a fork leaves behind
     torch.set_num_threads(1)
 
 

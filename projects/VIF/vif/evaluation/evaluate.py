@@ -1,13 +1,13 @@
 """From a FeatureTable to the scores of a protocol, and to the table that is printed."""
 
-from typing import Dict, Mapping, Sequence
+from typing import Callable, Dict, Mapping, Optional, Sequence
 
 import numpy as np
 
 from ..errors import EvaluationError
 from ..features import FeatureTable
 from .protocols import Protocol
-from .ranking import BLOCK_BYTES, Ranking, rank_metrics
+from .ranking import BLOCK_BYTES, Array, Ranking, rank_distances, rank_metrics
 
 SCORES = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
 
@@ -19,6 +19,7 @@ def evaluate_table(
     metric: str = "cosine",
     max_rank: int = 50,
     block_bytes: int = BLOCK_BYTES,
+    distances: Optional[Callable[[np.ndarray, np.ndarray], Array]] = None,
 ) -> Ranking:
     """Rank a protocol's gallery for each of its queries.
 
@@ -28,6 +29,8 @@ def evaluate_table(
         metric: "cosine" or "euclidean".
         max_rank: length of the CMC curve.
         block_bytes: most memory to use beside the table and the protocol's part of it.
+        distances: in place of ``metric`` and ``block_bytes``, a function of query (Q, D) and gallery (G, D)
+            features that returns (Q, G) distances, such as `vif.evaluation.rerank.rerank_distances`.
 
     Returns:
         Ranking; ``valid`` indexes ``table.rows(protocol.query_split, protocol.query_view)``.
@@ -39,18 +42,12 @@ def evaluate_table(
     query = _side(table, protocol, "query", protocol.query_split, protocol.query_view)
     gallery = _side(table, protocol, "gallery", protocol.gallery_split, protocol.gallery_view)
     cameras = camera_labels(table, protocol)
+    sides = _take(table.features, query), _take(table.features, gallery)
+    labels = table.pids[query], table.pids[gallery], cameras[query], cameras[gallery]
     try:
-        return rank_metrics(
-            _take(table.features, query),
-            _take(table.features, gallery),
-            table.pids[query],
-            table.pids[gallery],
-            cameras[query],
-            cameras[gallery],
-            metric=metric,
-            max_rank=max_rank,
-            block_bytes=block_bytes,
-        )
+        if distances is not None:
+            return rank_distances(distances(*sides), *labels, max_rank=max_rank)
+        return rank_metrics(*sides, *labels, metric=metric, max_rank=max_rank, block_bytes=block_bytes)
     except EvaluationError as error:
         raise EvaluationError(f"protocol {protocol.name}: {error}") from error
 

@@ -38,7 +38,7 @@ class Matches:
         gallery_pid = _labels("gallery_pids", gallery_pids, shape[1])
         query_cam = _labels("query_camids", query_camids, shape[0])
         gallery_cam = _labels("gallery_camids", gallery_camids, shape[1])
-        # Images of the queries' identities, sorted by identity, then camera: an identity is a range of `order`,
+        # Images of the queries' identities, sorted by identity, then camera: an identity is a range of them,
         # and so is a camera within it. One number stands for both, so that each end is found in one call.
         ids, query_id = np.unique(query_pid, return_inverse=True)
         cams, query_cam = np.unique(query_cam, return_inverse=True)

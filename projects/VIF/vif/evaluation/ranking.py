@@ -14,14 +14,15 @@ Deep Learning for Person Re-identification: A Survey and Outlook, TPAMI 2022 (IN
 """
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Sequence, Union
+from typing import Any, Dict, List, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 
 from ..errors import EvaluationError
 from .counting import count_near
-from .distances import Array, FeatureDistances, MatrixDistances
+from .distances import Array as Array
+from .distances import FeatureDistances, MatrixDistances
 from .labels import Matches
 
 BLOCK_BYTES = 512 << 20
@@ -128,22 +129,17 @@ def rank_distances(
 
 
 def _rank(distances: Distances, matches: Matches, max_rank: int, block_bytes: int) -> Ranking:
-    # A strip takes up to 3/4 of the memory; it has at least 32 rows, or the matrix product would crawl.
-    strip_bytes = block_bytes * 3 // 4
+    # Most of the memory is for a strip, which has at least 32 rows, or the matrix product would crawl.
+    strip_bytes = block_bytes * 5 // 8
     width = min(distances.shape[1], max(32, strip_bytes // (32 * distances.itemsize)))
     columns = [slice(i, min(i + width, distances.shape[1])) for i in range(0, distances.shape[1], width)]
-    ranks: List[np.ndarray] = []
-    for rows in matches.blocks(width * distances.itemsize + distances.row_bytes, strip_bytes):
-        ranks.extend(_match_ranks(distances, matches, rows, columns))
-    rank = np.concatenate(ranks)  # query after query, each ascending
-    count = np.array([len(of_query) for of_query in ranks])
-    begin = np.cumsum(count) - count
-    first = rank[begin]
-    hits = np.arange(1, len(rank) + 1) - np.repeat(begin, count)
+    row_bytes = width * distances.itemsize + distances.row_bytes
+    blocks = [_score(distances, matches, rows, columns) for rows in matches.blocks(row_bytes, strip_bytes)]
+    ap, inp, first = (np.concatenate(parts) for parts in zip(*blocks))
     return Ranking(
         cmc=np.searchsorted(np.sort(first), np.arange(1, max_rank + 1), side="right") / len(first),
-        ap=np.add.reduceat(hits / rank, begin) / count,
-        inp=count / rank[begin + count - 1],
+        ap=ap,
+        inp=inp,
         first=first,
         valid=matches.valid,
         num_queries=distances.shape[0],
@@ -151,10 +147,10 @@ def _rank(distances: Distances, matches: Matches, max_rank: int, block_bytes: in
     )
 
 
-def _match_ranks(
+def _score(
     distances: Distances, matches: Matches, rows: np.ndarray, columns: List[slice]
-) -> List[np.ndarray]:
-    """Ranks, ascending from 1, of the matches of each query in ``rows``: R arrays (m,) int64."""
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """AP, INP and rank of the first match, each (R,), of the queries in ``rows``."""
     counts, gallery, ignored = matches.pairs(rows)
     row = np.repeat(np.arange(len(rows)), counts)
     # A strip that spans the gallery serves both passes; otherwise each is computed twice, to the same bits.
@@ -164,16 +160,17 @@ def _match_ranks(
         strip = distances.strip(rows, part)
         same = np.where(_inside(gallery, part), _gather(strip, row, gallery, part), same)
     split = np.cumsum(counts)[:-1]
-    same_rows = np.split(same, split)
-    near = [np.sort(s[~i]) for s, i in zip(same_rows, np.split(ignored, split))]
+    own = np.split(same, split)
+    near = [np.sort(s[~i]) for s, i in zip(own, np.split(ignored, split))]
     total = count_near(strip, near)
     for part in columns[:-1]:
         total = [a + b for a, b in zip(total, count_near(distances.strip(rows, part), near))]
-    ranks = []
-    for everything, own, threshold in zip(total, same_rows, near):
-        negatives = everything - np.searchsorted(np.sort(own), threshold, side="right")
-        ranks.append(negatives + np.arange(1, len(threshold) + 1))
-    return ranks
+    negatives = [t - np.searchsorted(np.sort(s), n, side="right") for t, s, n in zip(total, own, near)]
+    count = np.array([len(n) for n in near])
+    begin = np.cumsum(count) - count
+    hits = np.arange(1, count.sum() + 1) - np.repeat(begin, count)  # 1..m for each query
+    rank = np.concatenate(negatives) + hits
+    return np.add.reduceat(hits / rank, begin) / count, count / rank[begin + count - 1], rank[begin]
 
 
 def _inside(gallery: np.ndarray, part: slice) -> np.ndarray:

@@ -45,7 +45,7 @@ MOUNTS = {
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera. Axes are unit vectors (3,) in the world; fx, fy, cx, cy in pixels of width x height."""
+    """A pinhole camera. Axes are unit vectors (3,) in the world; fx, fy, cx, cy in pixels."""
 
     position: np.ndarray
     right: np.ndarray
@@ -67,7 +67,7 @@ class Camera:
         return np.stack([x, y], axis=-1)
 
     def rays(self, samples: float = 1.0) -> Rays:
-        """The picture's rays, ``samples`` per pixel and direction, based on the plane through (0, 0, 0.9) m."""
+        """The picture's rays, ``samples`` per pixel and direction, based near (0, 0, 0.9) m."""
         far = float(((np.array([0.0, 0.0, 0.9]) - self.position) * self.forward).sum())
         base = self.position + far * self.forward
         width, height = round(self.width * samples), round(self.height * samples)

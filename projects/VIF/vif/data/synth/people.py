@@ -75,7 +75,8 @@ class Identity:
         hat: none, cap, beanie, sunhat, hood.
         upper: tshirt, shirt, sweater, jacket, coat, hoodie, tank. sleeves: none, short, long.
         pattern: plain, stripes, pinstripes, checks, two-tone, logo, backprint, camo, open, sash, sleeves.
-        lower: trousers, slim, wide, shorts, skirt, longskirt, dress. lower_pattern: plain, sidestripe, checks.
+        lower: trousers, slim, wide, shorts, skirt, longskirt, dress.
+        lower_pattern: plain, sidestripe, checks.
         bag: none, backpack, handbag, messenger. bag_side: -1 left, 1 right.
         pattern_scale: factor of the pattern's period; pattern_phase: its offset, in periods.
     """

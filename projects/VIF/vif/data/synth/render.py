@@ -1,23 +1,25 @@
 """One picture of one person: pose, camera, light, ray casting, shading, and what a sensor does to it."""
 
-import math
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from vif.data.synth.body import RELATED, Joints, Pose, build_body, sample_pose
+from vif.data.synth.backdrop import Backdrop, render_backdrop
+from vif.data.synth.body import build_body
 from vif.data.synth.camera import AERIAL_CAMERAS, CAMERAS, MOUNTS, Camera, look, sample_view
+from vif.data.synth.cast import cast
+from vif.data.synth.parts import RELATED
 from vif.data.synth.people import Identity, sample_identity
-from vif.data.synth.scene import Backdrop, Light, Scene, render_backdrop, sample_light, sample_scene
+from vif.data.synth.pose import Joints, Pose, sample_pose
+from vif.data.synth.scene import Light, Scene, sample_light, sample_scene
 from vif.data.synth.shade import surface
-from vif.data.synth.shapes import Hits, Rays, bounds, cast, world_points
+from vif.data.synth.shadow import ShadowMap
+from vif.data.synth.shapes import Array, Hits, Rays, bounds, world_points
 from vif.data.synth.texture import grain
 from vif.errors import DataError
 
-Array = np.ndarray
 SAMPLES = 1.5  # per pixel and direction; the sensor averages over them
-_MAP, _REACH = 72, 1.25  # shadow map: pixels and half size in m
 
 
 class Picture(NamedTuple):
@@ -111,85 +113,35 @@ def silhouette(picture: Picture) -> Array:
     return out.reshape(camera.height, camera.width)
 
 
-def _shadow_rays(light: Light) -> Rays:
-    forward = -light.towards
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right = right / math.sqrt(float((right * right).sum()))
-    down = np.cross(forward, right)
-    f = _MAP / (2 * _REACH)
-    return Rays(
-        np.array([0.0, 0.0, 0.9]), right, down, forward, 1.0, 0.0, f, f, _MAP / 2, _MAP / 2, _MAP, _MAP
-    )
-
-
-class _Shade:
-    """The body as the light sees it: what of the body and of the ground is in its shadow."""
-
-    def __init__(self, shapes: Dict[str, Array], light: Light) -> None:
-        self.rays = _shadow_rays(light)
-        hits = cast(shapes, self.rays)
-        self.depth = np.full(_MAP * _MAP, np.float32(np.inf))
-        self.depth[hits.pixel] = hits.depth
-        cover = np.zeros((_MAP, _MAP), dtype=np.float32)
-        cover.ravel()[hits.pixel] = 1
-        for axis in (0, 1):
-            cover = (np.roll(cover, 1, axis) + np.roll(cover, -1, axis) + 2 * cover) * np.float32(0.25)
-        cover[[0, -1]] = 0
-        cover[:, [0, -1]] = 0
-        self.cover = cover.ravel()
-
-    def _cell(self, point: Tuple[Array, ...]) -> Array:
-        f32 = np.float32
-        r = self.rays
-        rel = [point[k] - f32(r.base[k]) for k in range(3)]
-        i = (rel[0] * f32(r.right[0]) + rel[1] * f32(r.right[1]) + rel[2] * f32(r.right[2])) * f32(
-            r.fx
-        ) + f32(r.cx)
-        j = (rel[0] * f32(r.down[0]) + rel[1] * f32(r.down[1]) + rel[2] * f32(r.down[2])) * f32(r.fy) + f32(
-            r.cy
-        )
-        np.clip(i, 0, _MAP - 1, out=i)
-        np.clip(j, 0, _MAP - 1, out=j)
-        return j.astype(np.int32) * np.int32(_MAP) + i.astype(np.int32)
-
-    def on_body(self, point: Tuple[Array, ...]) -> Array:
-        """Share of the direct light that reaches points of the body (S,)."""
-        f = self.rays.forward
-        deep = (
-            point[0] * np.float32(f[0])
-            + point[1] * np.float32(f[1])
-            + (point[2] - np.float32(0.9)) * np.float32(f[2])
-        )
-        return (deep < self.depth[self._cell(point)] + np.float32(0.055)).astype(np.float32)
-
-    def on_ground(self, point: Tuple[Array, ...]) -> Array:
-        """Share of the direct light that reaches points of the surroundings (N,)."""
-        return 1 - self.cover[self._cell(point)]
-
-
 def draw(picture: Picture) -> Array:
     """Renders a sampled picture: uint8 (H, W, 3) RGB."""
     camera, light, shapes = picture.camera, picture.light, picture.shapes
     rays = camera.rays(SAMPLES)
     back = render_backdrop(picture.scene, rays)
     hits = cast(shapes, rays, RELATED)
-    shade = _Shade(shapes, light)
+    shade = ShadowMap(shapes, light) if light.shadows else None
     frame = _light_backdrop(back, light, shade, picture.joints)
     visible = hits.depth < back.depth[hits.pixel]
     if not visible.all():
-        hits = Hits(hits.pixel[visible], hits.primitive[visible], hits.depth[visible], [n[visible] for n in hits.normal])
+        hits = Hits(
+            hits.pixel[visible],
+            hits.primitive[visible],
+            hits.depth[visible],
+            [n[visible] for n in hits.normal],
+        )
     if len(hits.pixel):
         frame[:, hits.pixel] = _light_body(picture, hits, rays, shade)
     return _develop(frame.reshape(3, rays.height, rays.width), picture)
 
 
-def _light_backdrop(back: Backdrop, light: Light, shade: _Shade, joints: Joints) -> Array:
+def _light_backdrop(back: Backdrop, light: Light, shade: Optional[ShadowMap], joints: Joints) -> Array:
     f32 = np.float32
     sun = [f32(v) for v in light.towards]
     n = back.normal
     facing = np.maximum(n[0] * sun[0] + n[1] * sun[1] + n[2] * sun[2], 0)
     point = (back.point[0], back.point[1], back.point[2])
-    facing *= shade.on_ground(point)
+    if shade is not None:
+        facing *= shade.on_ground(point)
     near = np.ones_like(facing)
     for leg in joints.legs:
         x, y = (leg[3][0] + leg[4][0]) / 2, (leg[3][1] + leg[4][1]) / 2
@@ -202,7 +154,7 @@ def _light_backdrop(back: Backdrop, light: Light, shade: _Shade, joints: Joints)
     return out
 
 
-def _light_body(picture: Picture, hits: Hits, rays: Rays, shade: _Shade) -> Array:
+def _light_body(picture: Picture, hits: Hits, rays: Rays, shade: Optional[ShadowMap]) -> Array:
     f32 = np.float32
     light = picture.light
     point = tuple(world_points(rays, hits.pixel, hits.depth))
@@ -211,7 +163,7 @@ def _light_body(picture: Picture, hits: Hits, rays: Rays, shade: _Shade) -> Arra
     colour, gloss, n = surface(picture.who, picture.joints, shapes=picture.shapes, hits=hits, point=point)
     sun = [f32(v) for v in light.towards]
     facing = n[0] * sun[0] + n[1] * sun[1] + n[2] * sun[2]
-    lit = shade.on_body(point)
+    lit = f32(1.0) if shade is None else shade.on_body(point)
     direct = np.clip(facing * f32(0.92) + f32(0.08), 0, 1) * lit
     sky = f32(0.58) + f32(0.42) * n[2]
     size = 1 / np.sqrt(look_at[0] ** 2 + look_at[1] ** 2 + look_at[2] ** 2)
@@ -237,16 +189,18 @@ def _develop(small: Array, picture: Picture) -> Array:
     frame = np.ascontiguousarray(np.clip(value, 0, 255).transpose(1, 2, 0)).astype(np.uint8)
     height, width = picture.camera.height, picture.camera.width
     image: Image.Image = Image.fromarray(frame)
-    image = image.resize((max(8, round(width / picture.loss)), max(8, round(height / picture.loss))), Image.BILINEAR)
+    image = image.resize(
+        (max(8, round(width / picture.loss)), max(8, round(height / picture.loss))), Image.Resampling.BILINEAR
+    )
     if picture.blur > 0.3:
         image = image.filter(ImageFilter.GaussianBlur(picture.blur / picture.loss))
     if image.size != (width, height):
-        image = image.resize((width, height), Image.BICUBIC)
-    out = np.asarray(image).astype(f32)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    out: Array = np.asarray(image).astype(f32)
     if picture.smear >= 1.0:  # motion blur, sideways
         steps = int(picture.smear) + 1
         pad = np.pad(out, ((0, 0), (steps, 0), (0, 0)), mode="edge")
-        out = np.mean([pad[:, i : i + width] for i in range(steps + 1)], axis=0, dtype=f32)
+        out = sum((pad[:, i : i + width] for i in range(1, steps + 1)), pad[:, :width]) / f32(steps + 1)
     strength = f32(255.0 * light.noise)
     out = out + strength * f32(0.5) * grain(rng, height * width * 3).reshape(height, width, 3)
     out += strength * f32(0.8) * grain(rng, height * width).reshape(height, width, 1)
@@ -272,10 +226,10 @@ def render_image(seed: int, pid: int, camid: int, index: int = 0, size: Tuple[in
 
 def contact_sheet(
     seed: int,
-    pids: Tuple[int, ...],
+    pids: Sequence[int],
     size: Tuple[int, int] = (128, 64),
     gap: int = 4,
-    index: Optional[int] = 0,
+    index: int = 0,
 ) -> Array:
     """Identities as rows, cameras 1-13 as columns, on black: uint8 RGB."""
     height, width = size
@@ -285,5 +239,5 @@ def contact_sheet(
     for row, pid in enumerate(pids):
         for column, camid in enumerate(CAMERAS):
             y, x = row * (height + gap), column * (width + gap)
-            sheet[y : y + height, x : x + width] = render_image(seed, pid, camid, index or 0, size)
+            sheet[y : y + height, x : x + width] = render_image(seed, pid, camid, index, size)
     return sheet

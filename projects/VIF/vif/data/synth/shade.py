@@ -4,7 +4,7 @@ from typing import Dict, Tuple
 
 import numpy as np
 
-from vif.data.synth.body import (
+from vif.data.synth.parts import (
     BAG,
     HAIR,
     HAT,
@@ -17,9 +17,9 @@ from vif.data.synth.body import (
     SLEEVE,
     SOLE,
     UPPER,
-    Joints,
 )
 from vif.data.synth.people import Identity
+from vif.data.synth.pose import Joints
 from vif.data.synth.shapes import Hits
 from vif.data.synth.texture import noise
 
@@ -74,7 +74,7 @@ def _local(point: Tuple[Array, ...], origin: Array, axes: Array, some: Array) ->
 def surface(
     who: Identity, joints: Joints, shapes: Dict[str, Array], hits: Hits, point: Tuple[Array, ...]
 ) -> Tuple[Array, Array, Tuple[Array, ...]]:
-    """Base colour (3, S) linear, gloss (S,) and bumped normals 3 x (S,) of the visible samples at ``point``."""
+    """Linear base colour (3, S), gloss (S,) and bumped normals 3 x (S,) of the samples at ``point``."""
     material = shapes["material"][hits.primitive]
     colour = palette(who).T[:, material]
     gloss = _GLOSS[material]
@@ -120,7 +120,7 @@ def surface(
             joints,
             colour,
             legs,
-            (around[legs], along[legs], point[2][legs]),
+            (around[legs], point[2][legs]),
             shapes["part"][hits.primitive[legs]],
         )
     head = np.flatnonzero((shapes["frame"][hits.primitive] == 1) & (material == SKIN))
@@ -199,7 +199,7 @@ def _upper(
 def _lower(
     who: Identity, joints: Joints, colour: Array, legs: Array, uvz: Tuple[Array, ...], part: Array
 ) -> None:
-    around, along, z = uvz
+    around, z = uvz
     second = linear(who.second_colour.rgb)[:, None]
     if who.lower_pattern == "sidestripe":
         outer = np.where((part >= 10) & (part <= 12), -1.0, 1.0).astype(np.float32)

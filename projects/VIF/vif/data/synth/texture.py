@@ -35,7 +35,7 @@ def _grains() -> np.ndarray:
 
 
 def grain(rng: np.random.Generator, count: int) -> np.ndarray:
-    """``count`` normal numbers, float32: a random piece of a table where that is long enough, which is fast."""
+    """``count`` normal numbers, float32: a random piece of a table where that is long enough."""
     pool = _grains()
     if count > len(pool) // 2:
         return rng.standard_normal(count, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""SynthAG on disk, laid out as CARGO: ``{train,query,gallery}/Cam{c}/Cam{c}_{day|night}_{pid}_{index}.jpg``."""
+"""SynthAG on disk, as CARGO: ``{train,query,gallery}/Cam{c}/Cam{c}_{day|night}_{pid}_{index}.jpg``."""
 
 import json
 import multiprocessing
@@ -23,19 +23,19 @@ _QUALITY = 92
 
 
 class SynthImage(NamedTuple):
-    """One planned picture: where it goes and what it shows."""
+    """One planned picture: where it goes and what it shows; ``number`` counts from 0 by person and camera."""
 
     split: str
     camid: int
     night: bool
     pid: int
-    index: int
+    number: int
 
     @property
     def path(self) -> str:
         """Path below the data set's root, with forward slashes."""
         time = "night" if self.night else "day"
-        return f"{self.split}/Cam{self.camid}/Cam{self.camid}_{time}_{self.pid}_{self.index}.jpg"
+        return f"{self.split}/Cam{self.camid}/Cam{self.camid}_{time}_{self.pid}_{self.number}.jpg"
 
 
 def _cameras_of(seed: int, pid: int, coverage: float) -> Tuple[List[int], int, int]:
@@ -82,7 +82,7 @@ def _write(job: Tuple[str, int, Tuple[int, int], List[SynthImage]]) -> int:
     for image in images:
         path = os.path.join(root, *image.path.split("/"))
         part = f"{path}.{os.getpid()}.part"
-        pixels = render_image(seed, image.pid, image.camid, image.index, size)
+        pixels = render_image(seed, image.pid, image.camid, image.number, size)
         Image.fromarray(pixels).save(part, format="JPEG", quality=_QUALITY, subsampling=0)
         os.replace(part, path)
     return len(images)
@@ -156,7 +156,8 @@ def write_synthag(
         coverage: chance that a person is seen by a camera beyond the two sure ones of each view; 1 = by all.
         seed: of the whole world, 0 or more.
         size: (height, width) in pixels.
-        workers: processes; None = one per processor, 1 = none beside this one.
+        workers: processes; None = one per processor where that pays off, 1 = none beside this one. Processes
+            are spawned: call this below ``if __name__ == "__main__":``.
         progress: show a progress bar on stderr.
 
     Returns:
@@ -194,7 +195,9 @@ def write_synthag(
     (root / MANIFEST).unlink(missing_ok=True)
     for part in root.glob("*/*/*.part"):
         part.unlink()
-    _run(root, seed, (int(size[0]), int(size[1])), todo, workers or os.cpu_count() or 1, progress)
+    if workers is None:  # another process pays off from some hundred pictures on
+        workers = min(os.cpu_count() or 1, 1 + len(todo) // 400)
+    _run(root, seed, (int(size[0]), int(size[1])), todo, workers, progress)
     (root / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     (root / UNFINISHED).unlink()
     return {**manifest, "written": len(todo)}

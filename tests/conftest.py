@@ -1,0 +1,3 @@
+"""Importing vif bridges fastreid before any test module imports it."""
+
+import vif  # noqa: F401
