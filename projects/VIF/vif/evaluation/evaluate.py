@@ -73,7 +73,7 @@ def format_table(results: Mapping[str, Mapping[str, float]], protocols: Sequence
     """The scores of some protocols as text, one a row, with the counts that identify a protocol.
 
     Args:
-        results: rows of `score_row` by protocol name.
+        results: rows of `score_row` by protocol name; an absent number is printed as a dash.
         protocols: rows to print, in this order.
     """
     from tabulate import tabulate
@@ -82,11 +82,17 @@ def format_table(results: Mapping[str, Mapping[str, float]], protocols: Sequence
     for protocol in protocols:
         row = results[protocol.name]
         label = protocol.name if protocol.title == protocol.name else f"{protocol.title} ({protocol.name})"
-        counts = (f"{row['valid_queries']:,.0f} / {row['queries']:,.0f}", f"{row['gallery']:,.0f}")
-        rows.append((label, *(f"{row[score]:.2f}" for score in SCORES), *counts))
+        scores = [_cell(row, score, ".2f") for score in SCORES]
+        valid, queries, gallery = (_cell(row, key, ",.0f") for key in ("valid_queries", "queries", "gallery"))
+        rows.append((label, *scores, f"{valid} / {queries}", gallery))
     headers = ("Protocol", *SCORES, "valid queries / queries", "gallery")
     align = ("left", *["right"] * (len(headers) - 1))
     return str(tabulate(rows, headers=headers, tablefmt="github", colalign=align, disable_numparse=True))
+
+
+def _cell(row: Mapping[str, float], key: str, form: str) -> str:
+    """One number of a row, or a dash: an evaluator of one's own need not give all of them."""
+    return format(row[key], form) if key in row else "-"
 
 
 def _side(table: FeatureTable, protocol: Protocol, side: str, split: str, view: object) -> np.ndarray:

@@ -210,17 +210,12 @@ def _hit_cone(c: Array, s: Array) -> Array:
     found = root + k1
     found /= k2
     np.negative(found, out=found)
-    y = m2 * found
+    y = m2 * found  # along the axis: 0 and d2 where the side touches the balls
     y += lift
     found[~((y > 0) & (y < d2))] = np.inf
-    inside = np.flatnonzero(k2 < 0)
-    if len(inside):  # looking down the axis, within the cone's own angle: the other root is in front
-        other = (root[inside] - k1[inside]) / k2[inside]
-        y = m2[inside] * other + lift[inside]
-        fine = (y > 0) & (y < d2[inside]) & (other < found[inside])
-        found[inside[fine]] = other[fine]
-    np.copyto(found, first, where=(first < found) & (m2 * first + lift <= 0))
-    np.copyto(found, last, where=(last < found) & (m2 * last + lift >= d2))
+    # the balls lie within the hull: where the cone's side is in front, they are behind it
+    np.fmin(found, first, out=found)
+    np.fmin(found, last, out=found)
     _cut_off(c, s, found)
     return found
 
