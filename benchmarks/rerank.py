@@ -2,10 +2,12 @@
 
     python benchmarks/rerank.py [--quick]
 
-fastreid's formulation needs several N x N matrices and loops over images; it is compared at 2,000 images, with its
-search on the CPU. CARGO's test set has 51,024 images, of 768 dimensions here; the neighbour search is included.
+fastreid's formulation needs several N x N matrices and loops over images; it is compared at 2,000 images,
+with its search on the CPU. CARGO's test set has 51,024 images, here of 768 dimensions; the neighbour search
+counts.
 """
 
+import importlib
 import json
 import subprocess
 import sys
@@ -31,8 +33,7 @@ def against_fastreid(count: int, rounds: int) -> Dict[str, Any]:
     import faiss
     from vif.evaluation.rerank import rerank_distances  # first: importing vif makes fastreid importable
 
-    from fastreid.utils.compute_dist import compute_jaccard_distance
-
+    compute_jaccard_distance = importlib.import_module("fastreid.utils.compute_dist").compute_jaccard_distance
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     found = images(count)

@@ -15,7 +15,6 @@ import logging
 import os
 import random
 import sys
-import tempfile
 import types
 from typing import Any, Dict, Iterator, Optional
 
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 
 from .errors import ConfigError, DataError
+from .files import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -151,18 +151,8 @@ def engine_classes() -> Dict[str, type]:
             data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
             path = os.path.join(self.save_dir, f"{name}.pth")
             self.logger.info("Saving checkpoint to %s", path)
-            handle, partial = tempfile.mkstemp(dir=self.save_dir, prefix=f".{name}.", suffix=".part")
-            try:
-                with os.fdopen(handle, "wb") as f:
-                    torch.save(data, f)
-                    f.flush()
-                    os.fsync(f.fileno())
-                os.chmod(partial, 0o644)
-                os.replace(partial, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(partial)
-                raise
+            with atomic_path(path) as partial:
+                torch.save(data, partial)
             self.tag_last_checkpoint(f"{name}.pth")
 
     _ENGINE.update(AMPTrainer=AMPTrainer, Checkpointer=Checkpointer)

@@ -147,6 +147,9 @@ def _check_names(cfg: CN) -> None:
             f"MODEL.LOSSES.NAME holds {', '.join(extra)}, which MODEL.META_ARCHITECTURE="
             f"{cfg.MODEL.META_ARCHITECTURE!r} would ignore; set MODEL.META_ARCHITECTURE to 'VIF'."
         )
+    for key in ("TEST.AQE.ENABLED", "TEST.RERANK.ENABLED", "TEST.ROC.ENABLED"):
+        if lookup(cfg, key):
+            raise ConfigError(f"{key}=True is not available in VIF's evaluator yet; turn it off.")
     if cfg.INPUT.RPT.ENABLED:
         raise ConfigError(
             "INPUT.RPT.ENABLED=True (random patch) keeps a pool of patches in each loader process, so no "

@@ -2,13 +2,13 @@
 
 import json
 import os
-import tempfile
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 
 from .errors import DataError
+from .files import atomic_path
 
 _FORMAT = "vif-features-1"
 _NUMBERS = ("features", "pids", "camids")
@@ -101,20 +101,11 @@ class FeatureTable:
             DataError: another ending, no such folder, or safetensors is missing.
         """
         write = _ending(path, {".npz": self._write_npz, ".safetensors": self._write_safetensors})
-        folder, name = os.path.split(os.path.abspath(path))
+        folder = os.path.dirname(os.path.abspath(path))
         if not os.path.isdir(folder):
             raise DataError(f"cannot save features to {path!r}: no folder {folder!r}. Create it first.")
-        handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-        os.close(handle)
-        try:
-            write(temporary)
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(temporary, 0o666 & ~mask)  # mkstemp makes files that only their owner can read
-            os.replace(temporary, path)
-        except BaseException:
-            os.remove(temporary)
-            raise
+        with atomic_path(path) as partial:
+            write(partial)
 
     @classmethod
     def load(cls, path: str) -> "FeatureTable":

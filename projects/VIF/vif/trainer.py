@@ -1,9 +1,7 @@
 """VIFTrainer: what differs from fastreid's DefaultTrainer - data, evaluation, progress, device and seed."""
 
-import json
 import logging
 import os
-import tempfile
 from collections import OrderedDict
 from typing import Any, Dict, List
 
@@ -17,6 +15,7 @@ from .data.build import build_test_set, build_test_loader, build_train_loader
 from .errors import ConfigError, DataError
 from .evaluation.extract import extract_table
 from .evaluation.protocols import select
+from .files import write_json
 from .hooks import BestCheckpointer, CollapseWarning, ProgressWriter, Writers
 from .registries import EVALUATOR_REGISTRY
 
@@ -143,7 +142,7 @@ class VIFTrainer(DefaultTrainer):
             dataset = build_test_set(cfg, name)
             if dataset.source not in tables:
                 loader = build_test_loader(cfg, dataset.splits)
-                tables[dataset.source] = extract_table(model, loader, dataset.splits)
+                tables[dataset.source] = extract_table(model, loader, dataset.splits, cfg.TEST.FLIP.ENABLED)
             if comm.is_main_process():
                 protocols = select(cfg.TEST.PROTOCOLS, dataset.protocols)
                 results[name] = evaluator.evaluate(tables[dataset.source], protocols)
@@ -151,18 +150,6 @@ class VIFTrainer(DefaultTrainer):
         if comm.is_main_process():
             write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results)
         return results
-
-
-def write_json(path: str, content: Any) -> None:
-    """Write a JSON file in one step: readers see the old one or the new one, never half."""
-    folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=folder, suffix=".part")
-    with os.fdopen(handle, "w") as f:
-        json.dump(content, f, indent=2)
-        f.write("\n")
-    os.chmod(partial, 0o644)
-    os.replace(partial, path)
 
 
 def verify_results(expected: List[Any], results: Dict[str, Any]) -> List[str]:

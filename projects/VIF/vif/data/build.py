@@ -1,4 +1,4 @@
-"""From a config to data sets, transforms and loaders (the rim where fastreid's keys become plain arguments)."""
+"""From a config to data sets, transforms and loaders: here fastreid's keys become plain arguments."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.utils import comm
 
 from ..compat import PrivateRandom
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..evaluation.extract import unique_rows
 from ..evaluation.protocols import PROTOCOLS, Protocol
 from ..records import ImageRecord
@@ -71,6 +71,8 @@ def build_test_set(cfg: Any, name: str, show: bool = True) -> TestSet:
     if show and comm.is_main_process():
         dataset.show_test()
     if hasattr(dataset, "protocols"):
+        if not dataset.protocols:
+            raise DataError(f"{name} has no query and gallery to score; take it out of DATASETS.TESTS.")
         return TestSet(dataset.source, dataset.splits, dataset.protocols)
     splits = {
         split: [ImageRecord(path, int(pid), int(camid), "") for path, pid, camid in items]
@@ -151,6 +153,8 @@ def build_train_loader(cfg: Any) -> DeviceLoader:
         if comm.is_main_process():
             dataset.show_train()
         items.extend(dataset.train)
+    if not items:
+        raise DataError(f"{', '.join(cfg.DATASETS.NAMES)} has no training images; check DATASETS.NAMES.")
     transform = build_transforms(cfg, is_train=True)
     image_set = ImageSet(items, transform, seed=cfg.SEED, relabel=True, read=T.read_image_fast)
     world = comm.get_world_size()

@@ -200,6 +200,8 @@ def make_loader(
 class DeviceLoader:
     """Moves a loader's batches to a device; on CUDA one batch ahead, on a stream of its own.
 
+    Images travel as uint8 and become float32 (0..255) there, which fastreid's models normalise in place.
+
     Args:
         loader: yields dicts; pinned memory makes the copies overlap with computation.
         device: torch device or its name. On the CPU batches pass through.
@@ -223,10 +225,12 @@ class DeviceLoader:
         return self._ahead()
 
     def _move(self, batch: Dict[str, Any]) -> Dict[str, Any]:
-        return {
+        moved = {
             name: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
             for name, value in batch.items()
         }
+        moved["images"] = moved["images"].float()
+        return moved
 
     def _ahead(self) -> Iterator[Dict[str, Any]]:
         stream = torch.cuda.Stream(self.device)

@@ -26,21 +26,29 @@ def unique_rows(splits: Dict[str, Sequence[ImageRecord]]) -> Tuple[List[ImageRec
 
 
 @torch.no_grad()
-def forward_batches(model: torch.nn.Module, loader: Any) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
-    """Yield (index (B,) int64, features (B, D) float32) of this process's share of the loader."""
+def forward_batches(
+    model: torch.nn.Module, loader: Any, flip: bool = False
+) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
+    """Yield (index (B,) int64, features (B, D) float32) of this process's share of the loader.
+
+    With `flip`, features are the mean over the image and its mirror image (fastreid's TEST.FLIP).
+    """
     with inference_context(model):
         for batch in loader:
-            features = model(batch).float().cpu().numpy()
-            yield np.asarray(batch["index"].cpu()), features
+            # the mirror is made first: fastreid's models normalise the batch in place
+            images = [batch["images"]] + ([batch["images"].flip(3)] if flip else [])
+            outputs = [model({**batch, "images": image}).float() for image in images]
+            yield batch["index"].cpu().numpy(), torch.stack(outputs).mean(dim=0).cpu().numpy()
 
 
-def extract_features(model: torch.nn.Module, loader: Any, count: int) -> np.ndarray:
+def extract_features(model: torch.nn.Module, loader: Any, count: int, flip: bool = False) -> np.ndarray:
     """Features of the loader's images in data set order, on every process.
 
     Args:
         model: fastreid meta architecture.
         loader: batches with "images" and "index"; each process sees its share.
         count: images over all processes.
+        flip: average with the mirror image.
 
     Returns:
         (count, D) float32.
@@ -50,7 +58,7 @@ def extract_features(model: torch.nn.Module, loader: Any, count: int) -> np.ndar
         total=count, unit="image", desc="features", delay=2, disable=not comm.is_main_process(), leave=False
     )
     with progress:
-        for index, features in forward_batches(model, loader):
+        for index, features in forward_batches(model, loader, flip):
             parts.append((index, features))
             progress.update(len(index) * comm.get_world_size())
     gathered = [part for share in comm.all_gather(parts) for part in share]
@@ -60,11 +68,13 @@ def extract_features(model: torch.nn.Module, loader: Any, count: int) -> np.ndar
     return out
 
 
-def extract_table(model: torch.nn.Module, loader: Any, splits: Dict[str, Sequence[ImageRecord]]) -> FeatureTable:
+def extract_table(
+    model: torch.nn.Module, loader: Any, splits: Dict[str, Sequence[ImageRecord]], flip: bool = False
+) -> FeatureTable:
     """FeatureTable of a data set's test records; `loader` runs over `unique_rows(splits)` in order."""
     records, names = unique_rows(splits)
     return FeatureTable(
-        features=extract_features(model, loader, len(records)),
+        features=extract_features(model, loader, len(records), flip),
         pids=np.array([r.pid for r in records], dtype=np.int64),
         camids=np.array([r.camid for r in records], dtype=np.int64),
         views=np.array([r.view for r in records]),

@@ -58,14 +58,6 @@ class VIF(Baseline):
             "hard_margin": cfg.MODEL.LOSSES.VIAL.MARGIN,
         }
 
-    def preprocess_image(self, batched_inputs: Any) -> torch.Tensor:
-        """Normalise (B, 3, H, W) pixels in 0..255 of any dtype; the batch is left as it was.
-
-        fastreid normalises in place, so a second pass over the same batch (flip test) normalises twice.
-        """
-        images = batched_inputs["images"] if isinstance(batched_inputs, dict) else batched_inputs
-        return (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
-
     def losses(self, outputs: Dict[str, torch.Tensor], gt_labels: torch.Tensor) -> Dict[str, torch.Tensor]:
         """All losses by name, each times its weight; logs the geometry of `outputs["features"]` (B, D)."""
         loss_dict = super().losses(outputs, gt_labels)

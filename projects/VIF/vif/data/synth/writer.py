@@ -213,7 +213,9 @@ def _run(
             for job in jobs:
                 bar.update(_write(job))
             return
-        context = multiprocessing.get_context("spawn")
+        # fork where there is one: a spawned worker would import torch and fastreid again, for seconds
+        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+        context = multiprocessing.get_context(method)
         with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
             for count in pool.map(_write, jobs):
                 bar.update(count)

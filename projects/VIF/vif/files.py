@@ -1,0 +1,38 @@
+"""Files that appear whole: readers see the old one or the new one, never half of either."""
+
+import contextlib
+import json
+import os
+import tempfile
+from typing import Any, Iterator
+
+
+@contextlib.contextmanager
+def atomic_path(path: str) -> Iterator[str]:
+    """Give a temporary name beside `path`; on leaving, what was written there takes the name `path`.
+
+    If the block raises, `path` stays as it was and the temporary file is removed. The folder must exist.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    handle, partial = tempfile.mkstemp(prefix=f".{name}.", suffix=".part", dir=folder)
+    os.close(handle)
+    try:
+        yield partial
+        with open(partial, "rb+") as f:
+            os.fsync(f.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(partial, 0o666 & ~mask)  # mkstemp makes files that only their owner can read
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise
+
+
+def write_json(path: str, content: Any) -> None:
+    """Write JSON through `atomic_path`; the folder is made when it is missing."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with atomic_path(path) as partial, open(partial, "w", encoding="utf-8") as f:
+        json.dump(content, f, indent=2)
+        f.write("\n")
