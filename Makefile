@@ -6,7 +6,7 @@ export FASTREID_DATASETS ?= datasets
 
 .PHONY: demo test lint setup clean
 demo: setup
-	$(BIN)/vif synth --out datasets/SynthAG --ids 400 --seed 0
+	$(BIN)/vif synth --out datasets/SynthAG --ids 600 --seed 0
 	$(BIN)/python train_net.py --config-file configs/SynthAG/vif.yml
 
 test: setup

@@ -45,7 +45,7 @@ def test_missing_data_set(tmp_path, name):
 
 
 def test_missing_synthag_says_how_to_make_it(tmp_path):
-    fails(datasets.read_synthag, tmp_path, "`vif synth --out <root>/SynthAG --ids 400 --seed 0`")
+    fails(datasets.read_synthag, tmp_path, "`vif synth --out <root>/SynthAG --ids 600 --seed 0`")
 
 
 @pytest.mark.parametrize(

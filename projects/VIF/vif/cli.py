@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     synth = commands.add_parser("synth", help="write SynthAG, a synthetic data set in CARGO's layout")
     synth.add_argument("--out", required=True, metavar="DIR", help="folder to write, e.g. datasets/SynthAG")
-    synth.add_argument("--ids", type=int, default=400, help="identities, half train, half test (default 400)")
+    synth.add_argument("--ids", type=int, default=600, help="identities, half train, half test (default 600)")
     synth.add_argument("--images-per-camera", type=int, default=1, help="images of each identity and camera")
     synth.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default 0)")
     synth.add_argument("--workers", type=int, default=None, help="processes (default: all cores)")

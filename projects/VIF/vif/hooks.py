@@ -50,7 +50,7 @@ class ProgressWriter(EventWriter):
             parts += [f"{speed:.0f} images/s", f"left {datetime.timedelta(seconds=int(eta))}"]
         if "neg_cos" in values:
             parts.append(
-                f"cos +{values['pos_cos']:.2f}/-{values['neg_cos']:.2f} "
+                f"cos same {values['pos_cos']:.2f} other {values['neg_cos']:.2f} "
                 f"hard {100 * values['hard_share']:.1f}% norm {values['feat_norm']:.1f}"
             )
         logger.info("  ".join(parts))

@@ -89,7 +89,7 @@ class VIFTrainer(DefaultTrainer):
                 hook = BestCheckpointer(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, self.best_metric())
             elif isinstance(hook, hooks.PeriodicWriter):
                 chosen.append(CollapseWarning())
-                hook = Writers(self.build_writers(), self.cfg.SOLVER.LOG_PERIOD)
+                hook = Writers(hook._writers, self.cfg.SOLVER.LOG_PERIOD)
             chosen.append(hook)
         return chosen
 

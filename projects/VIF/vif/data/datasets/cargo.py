@@ -34,7 +34,7 @@ SYNTHAG = Layout(
     ("SynthAG",),
     SPLITS,
     _TREE,
-    "Make it with `vif synth --out <root>/SynthAG --ids 400 --seed 0`.",
+    "Make it with `vif synth --out <root>/SynthAG --ids 600 --seed 0`.",
 )
 
 
