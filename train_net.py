@@ -30,7 +30,7 @@ def setup(args: Any) -> Any:
 
 
 def main(args: Any) -> None:
-    """Train and evaluate, or only evaluate MODEL.WEIGHTS; exit code 1 when TEST.EXPECTED_RESULTS is missed."""
+    """Train and evaluate, or only evaluate MODEL.WEIGHTS; a miss of TEST.EXPECTED_RESULTS exits with 1."""
     cfg = setup(args)
     if args.eval_only:
         results = vif.VIFTrainer.evaluate_weights(cfg)

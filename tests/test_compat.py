@@ -20,9 +20,15 @@ PACKAGE = Path(__file__).parents[1] / "projects" / "VIF"
 
 @pytest.mark.parametrize("order", ["import vif, fastreid.config", "import fastreid.config, vif"])
 def test_vif_imports_before_and_after_fastreids_config(order):
-    code = f"{order}\nimport fastreid.engine, fastreid.data, fastreid.evaluation\nprint(vif.VIFTrainer.__name__)"
+    code = (
+        f"{order}\nimport fastreid.engine, fastreid.data, fastreid.evaluation\nprint(vif.VIFTrainer.__name__)"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(PACKAGE)}, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(PACKAGE)},
+        check=False,
     )
     assert done.stdout.strip() == "VIFTrainer", done.stderr
 

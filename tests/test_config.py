@@ -109,7 +109,10 @@ def test_an_unknown_word_is_refused_with_the_choices(key):
         (["INPUT.TRANSFORMS", "('PLRM',)"], "not in the TRANSFORM registry; it holds: .*PatchLevelRotateMix"),
         (["TEST.EVALUATOR", "Mine"], "not in the EVALUATOR registry; it holds: ProtocolEvaluator"),
         (["MODEL.LOSSES.NAME", "('VIAL',)"], "holds 'VIAL', which nobody defines; .*VIALLoss"),
-        (["MODEL.LOSSES.NAME", "('VIALLoss',)"], "'Baseline' would ignore; set MODEL.META_ARCHITECTURE to 'VIF'"),
+        (
+            ["MODEL.LOSSES.NAME", "('VIALLoss',)"],
+            "'Baseline' would ignore; set MODEL.META_ARCHITECTURE to 'VIF'",
+        ),
         (["TEST.RERANK.ENABLED", "True"], "TEST.RERANK.ENABLED=True is not available"),
         (["INPUT.RPT.ENABLED", "True"], "INPUT.RPT.ENABLED=True"),
         (

@@ -3,6 +3,7 @@ import os
 
 import numpy as np
 import pytest
+
 from vif.errors import DataError
 from vif.features import FeatureTable
 

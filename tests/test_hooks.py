@@ -63,10 +63,11 @@ def test_the_progress_line_says_what_is_needed(caplog):
         writer.write()
         writer.write()  # one line an iteration
     (line,) = [r.message for r in caplog.records]
-    expected = "epoch 1/4  iter 10/40  total_loss 3.250  loss_cls 3.000  acc 12.5%  lr 1.00e-03  128 images/s  "
+    expected = (
+        "epoch 1/4  iter 10/40  total_loss 3.250  loss_cls 3.000  acc 12.5%  lr 1.00e-03  128 images/s  "
+    )
     assert line == expected + "left 0:00:15  cos same 0.50 other 0.25 hard 12.5% norm 9.0"
     assert storage.latest()["images_per_second"][0] == 128
-
 
 
 @pytest.mark.parametrize("period", [1, 2, 5, 100])
@@ -78,7 +79,9 @@ def test_no_score_is_lost_between_the_writers_and_the_evaluation(tmp_path, perio
         after_train=lambda t: t.storage.put_scalar("last", 1.0, smoothing_hint=False),
     )
     path = tmp_path / "metrics.json"
-    trainer = FakeTrainer(lambda i: {"total_loss": float(i)}, [score, Writers([JSONWriter(str(path))], period)])
+    trainer = FakeTrainer(
+        lambda i: {"total_loss": float(i)}, [score, Writers([JSONWriter(str(path))], period)]
+    )
     trainer.train(0, 3, 5)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["score"] for line in lines if "score" in line] == [0.0, 1.0, 2.0]

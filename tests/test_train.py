@@ -123,7 +123,12 @@ def test_the_command_line_trains_and_its_checkpoint_evaluates_to_the_same_number
     assert json.loads((tmp_path / "again" / "results.json").read_text()) == first
     # a wrong expectation fails the run, a wrong key ends in one line
     missed = run(
-        "--eval-only", *opts, "MODEL.WEIGHTS", weights, "TEST.EXPECTED_RESULTS", "[('SynthAG','AG','mAP',101.,.1)]"
+        "--eval-only",
+        *opts,
+        "MODEL.WEIGHTS",
+        weights,
+        "TEST.EXPECTED_RESULTS",
+        "[('SynthAG','AG','mAP',101.,.1)]",
     )
     assert missed.returncode == 1
     assert "Expected result missed: SynthAG AG mAP" in missed.stdout
@@ -195,7 +200,9 @@ def test_fastreids_own_data_sets_get_the_plain_protocol_equal_to_fastreids_ranke
 
     DATASET_REGISTRY.register(PlainSet)
     try:
-        cfg = tiny_cfg("CARGO/vit.yml", tmp_path, "DATASETS.NAMES", ("PlainSet",), "DATASETS.TESTS", ("PlainSet",))
+        cfg = tiny_cfg(
+            "CARGO/vit.yml", tmp_path, "DATASETS.NAMES", ("PlainSet",), "DATASETS.TESTS", ("PlainSet",)
+        )
         model = vif.VIFTrainer.build_model(cfg)
         results = vif.VIFTrainer.test(cfg, model)["PlainSet"]["ALL"]
     finally:
@@ -211,7 +218,9 @@ def test_fastreids_own_data_sets_get_the_plain_protocol_equal_to_fastreids_ranke
     features = torch.nn.functional.normalize(features).numpy()
     pids, cams = np.array([i[1] for i in items]), np.array([i[2] for i in items])
     dist = 1 - features[:10] @ features[10:].T
-    cmc, ap, inp = evaluate_rank(dist, pids[:10], pids[10:], cams[:10], cams[10:], max_rank=5, use_cython=False)
+    cmc, ap, inp = evaluate_rank(
+        dist, pids[:10], pids[10:], cams[:10], cams[10:], max_rank=5, use_cython=False
+    )
     assert results["Rank-1"] == pytest.approx(100 * cmc[0], abs=1e-4)
     assert results["mAP"] == pytest.approx(100 * np.mean(ap), abs=1e-4)
     assert results["mINP"] == pytest.approx(100 * np.mean(inp), abs=1e-4)
@@ -238,7 +247,11 @@ def test_a_users_own_transform_loss_and_evaluator(tmp_path):
             seen.append(len(table))
             return {p.name: {"mAP": 1.0} for p in protocols}
 
-    registries = (vif.TRANSFORM_REGISTRY, Grey), (vif.LOSS_REGISTRY, NormLoss), (vif.EVALUATOR_REGISTRY, Counter)
+    registries = (
+        (vif.TRANSFORM_REGISTRY, Grey),
+        (vif.LOSS_REGISTRY, NormLoss),
+        (vif.EVALUATOR_REGISTRY, Counter),
+    )
     for registry, entry in registries:
         registry.register(entry)
     try:
@@ -267,7 +280,11 @@ def test_a_users_own_transform_loss_and_evaluator(tmp_path):
             "images, fewer than one batch",
         ),
         (["DATALOADER.SAMPLER_TRAIN", "Mine"], ConfigError, "SAMPLER_TRAIN='Mine' is unknown"),
-        (["DATASETS.NAMES", ("Nowhere",)], ConfigError, "'Nowhere', which is not registered; there are .*CARGO"),
+        (
+            ["DATASETS.NAMES", ("Nowhere",)],
+            ConfigError,
+            "'Nowhere', which is not registered; there are .*CARGO",
+        ),
         (["TEST.BEST_PROTOCOL", "XX"], ConfigError, "TEST.BEST_PROTOCOL='XX' is not scored on SynthAG"),
     ],
 )
@@ -285,7 +302,9 @@ def test_the_best_checkpoint_follows_the_named_number(tmp_path):
     cfg = tiny_cfg("CARGO/vif.yml", tmp_path, "TEST.BEST_PROTOCOL", "GG", "TEST.BEST_METRIC", "mINP")
     train(cfg)
     best = torch.load(tmp_path / "model_best.pth", weights_only=True)
-    assert best["metric"] == max(line["CARGO/GG/mINP"] for line in logged(tmp_path) if "CARGO/GG/mINP" in line)
+    assert best["metric"] == max(
+        line["CARGO/GG/mINP"] for line in logged(tmp_path) if "CARGO/GG/mINP" in line
+    )
 
 
 def test_a_run_shorter_than_its_warm_up_says_so(tmp_path, caplog):

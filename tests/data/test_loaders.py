@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import BatchSampler
+
 from vif.data import transforms as T
 from vif.data.loaders import CountedBatchSampler, DeviceLoader, ImageSet, collate, make_loader
 from vif.errors import ConfigError, DataError
@@ -58,7 +59,7 @@ def test_results_do_not_depend_on_the_number_of_workers(records):
     before = torch.get_rng_state()
     alone = batches(records, 0, indices)
     assert torch.equal(torch.get_rng_state(), before)
-    np.random.seed(99)  # noqa: NPY002  global generators play no part
+    np.random.seed(99)
     torch.manual_seed(99)
     assert equal(alone, batches(records, 1, indices))
     assert equal(alone, batches(records, 2, indices))
@@ -114,8 +115,9 @@ def test_samples_and_attributes(records):
 
 def test_attributes_equal_fastreids(records):
     pytest.importorskip("fastreid")
-    import vif  # noqa: F401  installs the bridges that fastreid's import needs
     from fastreid.data.common import CommDataset
+
+    import vif  # noqa: F401  installs the bridges that fastreid's import needs
 
     items = [record[:3] for record in records]
     ours, theirs = ImageSet(items, relabel=True), CommDataset(items, lambda image: image)

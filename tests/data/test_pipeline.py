@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torchvision import transforms as tv
+
 from vif.data import transforms as T
 from vif.errors import ConfigError, DataError
 
@@ -60,7 +61,7 @@ def test_contract(op, shape):
         result = op(image, np.random.default_rng(seed))
         assert result.dtype == np.uint8
         assert result.shape == (*shape, 3)
-        np.random.seed(seed + 1)  # noqa: NPY002
+        np.random.seed(seed + 1)
         random.seed(seed + 2)
         torch.manual_seed(seed + 3)
         again = pickle.loads(pickle.dumps(op))(np.asfortranarray(image), np.random.default_rng(seed))
@@ -76,15 +77,15 @@ def test_contract(op, shape):
 
 def test_foreign_generators_are_left_as_they_were():
     random.seed(1)
-    np.random.seed(2)  # noqa: NPY002
+    np.random.seed(2)
     torch.manual_seed(3)
     op = T.PILTransform(tv.ColorJitter(0.5, 0.5))
-    expected = random.random(), np.random.random(), float(torch.rand(1))  # noqa: NPY002
+    expected = random.random(), np.random.random(), float(torch.rand(1))
     random.seed(1)
-    np.random.seed(2)  # noqa: NPY002
+    np.random.seed(2)
     torch.manual_seed(3)
     op(noise(), np.random.default_rng(0))
-    after = random.random(), np.random.random(), float(torch.rand(1))  # noqa: NPY002
+    after = random.random(), np.random.random(), float(torch.rand(1))
     assert after == expected
 
 
@@ -198,10 +199,11 @@ def test_erasing_gives_up_when_no_rectangle_fits():
 @pytest.mark.parametrize("size", [[256, 128], [64, 48], [96]])
 def test_test_time_pixels_equal_fastreids(tmp_path, size):
     pytest.importorskip("fastreid")
-    import vif  # noqa: F401  installs the bridges that fastreid's import needs
     from fastreid.config import get_cfg
     from fastreid.data.common import CommDataset
     from fastreid.data.transforms import build_transforms
+
+    import vif  # noqa: F401  installs the bridges that fastreid's import needs
     from vif.data.loaders import ImageSet
 
     cfg = get_cfg()

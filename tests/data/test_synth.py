@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 from PIL import Image
+
 from vif.data.synth import (
     AERIAL_CAMERAS,
     CAMERAS,
@@ -237,9 +238,9 @@ def test_same_seed_same_pixels_and_every_number_matters():
     one = render_image(3, 4, 7, 0, SMALL)
     assert one.dtype == np.uint8
     assert one.shape == (48, 24, 3)
-    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    state = np.random.get_state()[1].copy()
     assert (render_image(3, 4, 7, 0, SMALL) == one).all()
-    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == state).all()
     for other in ((4, 4, 7, 0), (3, 5, 7, 0), (3, 4, 8, 0), (3, 4, 7, 1)):
         assert (render_image(*other, SMALL) != one).mean() > 0.5
 

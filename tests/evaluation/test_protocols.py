@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from vif.errors import EvaluationError
 from vif.evaluation import (
     PROTOCOLS,
@@ -7,7 +8,6 @@ from vif.evaluation import (
     evaluate_table,
     format_table,
     rank_distances,
-    score_row,
     select,
     view_protocols,
 )
@@ -55,7 +55,7 @@ def test_worked_example(name, metric):
     table = line_table(EXAMPLE)
     ranking = evaluate_table(table, protocol, metric=metric)
     queries, valid, gallery, ranks = WORKED[name]
-    row = score_row(table, protocol, ranking)
+    row = ranking.scores()
     assert (row["queries"], row["valid_queries"], row["gallery"]) == (queries, valid, gallery)
     assert ranking.valid.tolist() == list(ranks)
     ap = [np.mean([(i + 1) / rank for i, rank in enumerate(hits)]) for hits in ranks.values()]
@@ -249,7 +249,7 @@ def test_errors_name_the_protocol_and_what_there_is():
 def test_format_table():
     table = line_table(EXAMPLE)
     rows = select(["AG", "ALL"], PROTOCOLS["CARGO"])
-    results = {row.name: score_row(table, row, evaluate_table(table, row)) for row in rows}
+    results = {row.name: evaluate_table(table, row).scores() for row in rows}
     results["ALL"]["gallery"] = 50712
     lines = format_table(results, rows).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]

@@ -140,7 +140,13 @@ def test_module_passes_every_argument_and_the_weight():
     module = VIALLoss(**arguments, weight=2.5)
     assert module(features, targets).item() == pytest.approx(2.5 * naive_vial(features, targets, **arguments))
     assert "margin=0.9" in repr(module)
-    for changed in ({"beta": 4.0}, {"lam": 0.9}, {"margin": 0.2}, {"penalty": False}, {"hard_negatives": False}):
+    for changed in (
+        {"beta": 4.0},
+        {"lam": 0.9},
+        {"margin": 0.2},
+        {"penalty": False},
+        {"hard_negatives": False},
+    ):
         other = VIALLoss(**{**arguments, **changed}, weight=2.5)
         assert other(features, targets).item() != pytest.approx(module(features, targets).item(), rel=1e-6)
 

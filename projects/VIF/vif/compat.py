@@ -15,8 +15,9 @@ import logging
 import os
 import random
 import sys
+import time
 import types
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Iterator, Optional, Set
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def install() -> None:
     with _old_names():
         for name in ("data", "evaluation", "modeling", "solver", "engine"):
             importlib.import_module(f"fastreid.{name}")
-    defaults = importlib.import_module("fastreid.engine.defaults")
+    defaults: Any = importlib.import_module("fastreid.engine.defaults")
     # Serves: SOLVER.AMP without CUDA and on torch.amp. Can go when fastreid uses torch.amp.
     defaults.AMPTrainer = engine_classes()["AMPTrainer"]
     # Serves: weights that train at all on torch >= 2.0; see `build_optimizer`.
@@ -120,8 +121,6 @@ def engine_classes() -> Dict[str, type]:
                 self.grad_scaler = torch.cuda.amp.GradScaler(enabled=self.enabled)
 
         def run_step(self) -> None:
-            import time
-
             start = time.perf_counter()
             data = next(self._data_loader_iter)
             data_time = time.perf_counter() - start
@@ -177,7 +176,9 @@ def load_tensors(path: str) -> Any:
             f"Save it again as a plain state dict of tensors. ({str(e).splitlines()[0]})"
         ) from e
     except (RuntimeError, EOFError, ValueError) as e:
-        raise DataError(f"{path} is torn or no torch file: {(str(e) or type(e).__name__).splitlines()[0]}") from e
+        raise DataError(
+            f"{path} is torn or no torch file: {(str(e) or type(e).__name__).splitlines()[0]}"
+        ) from e
 
 
 def resolve_device(name: str) -> str:
@@ -188,7 +189,7 @@ def resolve_device(name: str) -> str:
     return name
 
 
-_SAID = set()
+_SAID: Set[str] = set()
 
 
 def _say_once(message: str) -> None:

@@ -173,7 +173,7 @@ def _check_sizes(cfg: CN) -> None:
             )
     vit, feat_dim = cfg.MODEL.BACKBONE.VIT, cfg.MODEL.BACKBONE.FEAT_DIM
     if cfg.MODEL.BACKBONE.NAME == "build_vif_vit_backbone":
-        if vit.EMBED_DIM != feat_dim:
+        if feat_dim != vit.EMBED_DIM:
             raise ConfigError(
                 f"MODEL.BACKBONE.VIT.EMBED_DIM={vit.EMBED_DIM} and MODEL.BACKBONE.FEAT_DIM={feat_dim} "
                 "must be equal."
@@ -189,8 +189,8 @@ def _check_files(cfg: CN) -> None:
     needs_file = backbone.NAME in ("build_vit_backbone", "build_vif_vit_backbone")
     if backbone.PRETRAIN and needs_file and not os.path.isfile(backbone.PRETRAIN_PATH):
         raise ConfigError(
-            f"MODEL.BACKBONE.PRETRAIN_PATH={backbone.PRETRAIN_PATH!r} is no file. Download ImageNet weights of "
-            "ViT-B/16 in timm's format (jx_vit_base_p16_224-80ecf9dd.pth, linked from timm's releases) and "
+            f"MODEL.BACKBONE.PRETRAIN_PATH={backbone.PRETRAIN_PATH!r} is no file. Download ImageNet weights "
+            "of ViT-B/16 in timm's format (jx_vit_base_p16_224-80ecf9dd.pth, from timm's releases) and "
             "put them there, or start from random weights with MODEL.BACKBONE.PRETRAIN False."
         )
     for key, path in (("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS), ("DATASETS.MANIFEST", cfg.DATASETS.MANIFEST)):

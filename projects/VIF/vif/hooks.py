@@ -76,10 +76,10 @@ class CollapseWarning(HookBase):
         if neg_cos > self.threshold and not self._collapsed:
             pos_cos = self.trainer.storage.history("pos_cos").median(self.window)
             logger.warning(
-                "The features have collapsed: over the last %d iterations different people have a mean cosine "
-                "of %.3f (same person %.3f). Scores of such a network mean little. What helps: pre-trained "
-                "weights, MODEL.LOSSES.TRI.NORM_FEAT True, a smaller MODEL.LOSSES.TRI.SCALE, a smaller "
-                "SOLVER.BASE_LR or a longer warm-up.",
+                "The features have collapsed: over the last %d iterations different people have a mean "
+                "cosine of %.3f (same person %.3f). Scores of such a network mean little. What helps: "
+                "pre-trained weights, a smaller MODEL.LOSSES.TRI.SCALE or SOLVER.BASE_LR, a longer "
+                "warm-up, or MODEL.HEADS.NECK_FEAT after (metric losses on the BNNeck's output).",
                 self.window,
                 neg_cos,
                 pos_cos,
@@ -126,6 +126,6 @@ class BestCheckpointer(hooks.PeriodicCheckpointer):
         """Say what chooses model_best."""
         self.max_epoch = self.trainer.max_epoch
         logger.info(
-            "model_best.pth is the epoch with the highest %s: chosen on the test set, so report model_final.pth",
+            "model_best.pth is the epoch of the highest %s, chosen on the test set: report model_final.pth",
             self.metric_name,
         )

@@ -11,7 +11,7 @@ from fastreid.utils.events import JSONWriter, TensorboardXWriter
 
 from . import compat
 from .config import check_config
-from .data.build import build_test_set, build_test_loader, build_train_loader
+from .data.build import build_test_loader, build_test_set, build_train_loader
 from .errors import ConfigError, DataError
 from .evaluation.extract import extract_table
 from .evaluation.protocols import select
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(cfg: Any) -> Any:
-    """A frozen copy of `cfg`, checked, with the device that this machine has and a seed drawn if none is set."""
+    """A frozen copy of `cfg`, checked, with the device that is there and a seed drawn if none is set."""
     check_config(cfg)
     cfg = cfg.clone()
     cfg.defrost()
@@ -59,8 +59,8 @@ class VIFTrainer(DefaultTrainer):
         warmup_epochs = -(-cfg.SOLVER.WARMUP_ITERS // iters_per_epoch)
         if warmup_epochs >= cfg.SOLVER.MAX_EPOCH:
             logger.warning(
-                "SOLVER.WARMUP_ITERS=%d fills all %d epochs of %d iterations: the learning rate never reaches "
-                "SOLVER.BASE_LR",
+                "SOLVER.WARMUP_ITERS=%d fills all %d epochs of %d iterations: the learning rate never "
+                "reaches SOLVER.BASE_LR",
                 cfg.SOLVER.WARMUP_ITERS,
                 cfg.SOLVER.MAX_EPOCH,
                 iters_per_epoch,
@@ -86,7 +86,9 @@ class VIFTrainer(DefaultTrainer):
         chosen: List[Any] = []
         for hook in super().build_hooks():
             if isinstance(hook, hooks.PeriodicCheckpointer):
-                hook = BestCheckpointer(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, self.best_metric())
+                hook = BestCheckpointer(
+                    self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, self.best_metric()
+                )
             elif isinstance(hook, hooks.PeriodicWriter):
                 chosen.append(CollapseWarning())
                 hook = Writers(hook._writers, self.cfg.SOLVER.LOG_PERIOD)

@@ -82,7 +82,7 @@ def build_test_set(cfg: Any, name: str, show: bool = True) -> TestSet:
 
 
 def build_transforms(cfg: Any, is_train: bool) -> T.Compose:
-    """fastreid's pipeline on uint8 images: same order, same distributions; INPUT.TRANSFORMS before erasing."""
+    """fastreid's pipeline on uint8 images: same order and distributions; INPUT.TRANSFORMS before erasing."""
     inp = cfg.INPUT
     size = inp.SIZE_TRAIN if is_train else inp.SIZE_TEST
     ops: List[Any] = []

@@ -1,6 +1,6 @@
 """Evaluation: protocols, exact ranking, intervals; only `extract` and `evaluator` import fastreid."""
 
-from .evaluate import evaluate_table, format_table, score_row
+from .evaluate import evaluate_table, format_table
 from .protocols import PROTOCOLS, Protocol, select, view_protocols
 from .ranking import Ranking, rank_distances, rank_metrics
 
@@ -12,7 +12,6 @@ __all__ = [
     "format_table",
     "rank_distances",
     "rank_metrics",
-    "score_row",
     "select",
     "view_protocols",
 ]

@@ -1,6 +1,6 @@
 """From a FeatureTable to the scores of a protocol, and to the table that is printed."""
 
-from typing import Callable, Dict, Mapping, Optional, Sequence
+from typing import Callable, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -63,17 +63,11 @@ def camera_labels(table: FeatureTable, protocol: Protocol) -> np.ndarray:
     )
 
 
-def score_row(table: FeatureTable, protocol: Protocol, ranking: Ranking) -> Dict[str, float]:
-    """Rank-1, Rank-5, Rank-10, mAP, mINP in percent, and the counts queries, valid_queries and gallery."""
-    del table, protocol  # the ranking knows; an evaluator of one's own may use them
-    return ranking.scores()
-
-
 def format_table(results: Mapping[str, Mapping[str, float]], protocols: Sequence[Protocol]) -> str:
     """The scores of some protocols as text, one a row, with the counts that identify a protocol.
 
     Args:
-        results: rows of `score_row` by protocol name; an absent number is printed as a dash.
+        results: `Ranking.scores()` by protocol name; an absent number is printed as a dash.
         protocols: rows to print, in this order.
     """
     from tabulate import tabulate

@@ -6,7 +6,7 @@ from fastreid.config import configurable
 
 from ..features import FeatureTable
 from ..registries import EVALUATOR_REGISTRY
-from .evaluate import evaluate_table, score_row
+from .evaluate import evaluate_table
 from .protocols import Protocol
 
 
@@ -28,8 +28,5 @@ class ProtocolEvaluator:
         return {"metric": cfg.TEST.METRIC}
 
     def evaluate(self, table: FeatureTable, protocols: Sequence[Protocol]) -> Dict[str, Dict[str, float]]:
-        """`{protocol: {"Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "queries", "valid_queries", "gallery"}}`.
-
-        Scores are percent.
-        """
-        return {p.name: score_row(table, p, evaluate_table(table, p, metric=self.metric)) for p in protocols}
+        """Scores by protocol name: Rank-1, Rank-5, Rank-10, mAP, mINP in percent, and the three counts."""
+        return {p.name: evaluate_table(table, p, metric=self.metric).scores() for p in protocols}

@@ -1,7 +1,7 @@
 """From a model and image records to a FeatureTable: one forward pass an image, in one or many processes."""
 
 import logging
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from ..records import ImageRecord
 logger = logging.getLogger(__name__)
 
 
-def unique_rows(splits: Dict[str, Sequence[ImageRecord]]) -> Tuple[List[ImageRecord], List[str]]:
-    """Test records without repeats, and the comma-separated splits that each belongs to; "train" is left out."""
+def unique_rows(splits: Mapping[str, Sequence[ImageRecord]]) -> Tuple[List[ImageRecord], List[str]]:
+    """Test records without repeats, and the comma-separated splits of each; "train" is left out."""
     names: Dict[ImageRecord, List[str]] = {}
     for split, records in splits.items():
         if split != "train":
@@ -69,7 +69,7 @@ def extract_features(model: torch.nn.Module, loader: Any, count: int, flip: bool
 
 
 def extract_table(
-    model: torch.nn.Module, loader: Any, splits: Dict[str, Sequence[ImageRecord]], flip: bool = False
+    model: torch.nn.Module, loader: Any, splits: Mapping[str, Sequence[ImageRecord]], flip: bool = False
 ) -> FeatureTable:
     """FeatureTable of a data set's test records; `loader` runs over `unique_rows(splits)` in order."""
     records, names = unique_rows(splits)

@@ -63,7 +63,9 @@ class VIF(Baseline):
         loss_dict = super().losses(outputs, gt_labels)
         features = outputs["features"]
         for name, loss in self.extra_losses.items():
-            loss_dict[f"loss_{name[:-4].lower() if name.endswith('Loss') else name}"] = loss(features, gt_labels)
+            loss_dict[f"loss_{name[:-4].lower() if name.endswith('Loss') else name}"] = loss(
+                features, gt_labels
+            )
         statistics = pair_statistics(features, gt_labels, self.hard_margin)
         get_event_storage().put_scalars(**{name: float(value) for name, value in statistics.items()})
         return loss_dict
