@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import math
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -239,7 +240,7 @@ def test_device_loader_keeps_one_batch_ahead(monkeypatch):
     def source():
         for k in range(3):
             log.append(f"load {k}")
-            yield {"index": k}
+            yield {"index": k, "images": SimpleNamespace(float=lambda: None)}
 
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream("side"))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("main"))
