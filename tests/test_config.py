@@ -113,7 +113,7 @@ def test_an_unknown_word_is_refused_with_the_choices(key):
             ["MODEL.LOSSES.NAME", "('VIALLoss',)"],
             "'Baseline' would ignore; set MODEL.META_ARCHITECTURE to 'VIF'",
         ),
-        (["TEST.RERANK.ENABLED", "True"], "TEST.RERANK.ENABLED=True is not available"),
+        (["TEST.ROC.ENABLED", "True"], "TEST.ROC.ENABLED=True has no counterpart"),
         (["INPUT.RPT.ENABLED", "True"], "INPUT.RPT.ENABLED=True"),
         (
             ["DATALOADER.SAMPLER_TRAIN", "NaiveIdentitySampler", "SOLVER.IMS_PER_BATCH", "30"],

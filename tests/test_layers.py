@@ -17,6 +17,7 @@ ADAPTERS = {
     "data/datasets/registry.py",
     "evaluation/evaluator.py",
     "evaluation/extract.py",
+    "evaluation/extract_file.py",
     "hooks.py",
     "modeling/backbones.py",
     "modeling/meta_arch.py",

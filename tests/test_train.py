@@ -294,7 +294,7 @@ def test_a_run_that_cannot_start_says_why(opts, error, message, tmp_path):
 
 
 def test_evaluating_without_weights_says_what_to_set(tmp_path):
-    with pytest.raises(ConfigError, match="nothing to evaluate: set MODEL.WEIGHTS"):
+    with pytest.raises(ConfigError, match="nothing to load: set MODEL.WEIGHTS"):
         vif.VIFTrainer.evaluate_weights(tiny_cfg("SynthAG/vif.yml", tmp_path))
 
 

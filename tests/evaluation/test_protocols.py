@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,9 @@ from vif.evaluation import (
     select,
     view_protocols,
 )
+from vif.evaluation.confidence import intervals
+from vif.evaluation.processing import Expansion, Processing, Rerank
+from vif.evaluation.rerank import expand_queries, rerank_distances
 from vif.features import FeatureTable
 
 # The example of docs/protocols.md: images on a line, so that distances can be read off.
@@ -53,7 +58,7 @@ def line_table(rows, order=None):
 def test_worked_example(name, metric):
     (protocol,) = select([name], PROTOCOLS["CARGO"])
     table = line_table(EXAMPLE)
-    ranking = evaluate_table(table, protocol, metric=metric)
+    ranking = evaluate_table(table, protocol, Processing(metric))
     queries, valid, gallery, ranks = WORKED[name]
     row = ranking.scores()
     assert (row["queries"], row["valid_queries"], row["gallery"]) == (queries, valid, gallery)
@@ -120,19 +125,43 @@ def test_order_of_rows_does_not_matter(protocol):
     assert evaluate_table(shuffled.by_path(), protocol).scores() == here
 
 
-def test_distances_in_place_of_features():
-    # Per protocol: the function sees the protocol's images only, and all of them.
+@pytest.mark.parametrize(
+    "processing",
+    [Processing(rerank=Rerank(3, 2, 0.3)), Processing("euclidean", Expansion(2, 1.0)), Processing()],
+)
+def test_processing_sees_the_protocols_images_and_no_others(processing):
+    rng = np.random.default_rng(0)
     table = line_table(EXAMPLE)
+    table = FeatureTable(**{**vars(table), "features": rng.normal(size=(len(table.pids), 4))})
     (protocol,) = select(["A2G"], PROTOCOLS["CARGO"])
-    seen = []
+    ranking = evaluate_table(table, protocol, processing)
+    query, gallery = table.rows("query", "aerial"), table.rows("gallery", "ground")
+    sides = table.features[query], table.features[gallery]
+    if processing.expansion:
+        sides = expand_queries(*sides, k=2, alpha=1.0, times=1)
+    if processing.rerank:
+        distances = rerank_distances(*sides, k1=3, k2=2, weight=0.3)
+    elif processing.metric == "euclidean":
+        distances = ((sides[0][:, None] - sides[1][None]) ** 2).sum(axis=2)
+    else:
+        unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
+        distances = 1 - unit[0] @ unit[1].T
+    labels = (table.pids[query], table.pids[gallery], table.camids[query], table.camids[gallery])
+    expected = rank_distances(distances, *labels)
+    np.testing.assert_allclose(ranking.ap, expected.ap)
+    others = np.setdiff1d(np.arange(len(table.pids)), np.concatenate([query, gallery]))
+    changed = table.features.copy()
+    changed[others] = rng.normal(size=(len(others), 4))
+    moved = FeatureTable(**{**vars(table), "features": changed})
+    np.testing.assert_array_equal(evaluate_table(moved, protocol, processing).ap, ranking.ap)
 
-    def reversed_distances(query, gallery):
-        seen.append((len(query), len(gallery)))
-        return query @ gallery.T
 
-    ranking = evaluate_table(table, protocol, distances=reversed_distances)
-    assert seen == [(1, 3)]
-    assert ranking.first.tolist() == [2]  # g5, g4, g3 from far to near
+def test_processing_says_what_it_does():
+    assert Processing().describe() == "cosine"
+    both = Processing("euclidean", Expansion(), Rerank())
+    assert both.describe() == (
+        "euclidean, query expansion k=5 alpha=3 times=1, re-ranking k1=20 k2=6 weight=0.3"
+    )
 
 
 def test_lists_are_splits_of_their_own():
@@ -249,20 +278,16 @@ def test_errors_name_the_protocol_and_what_there_is():
 def test_format_table():
     table = line_table(EXAMPLE)
     rows = select(["AG", "ALL"], PROTOCOLS["CARGO"])
-    results = {row.name: evaluate_table(table, row).scores() for row in rows}
-    results["ALL"]["gallery"] = 50712
-    lines = format_table(results, rows).splitlines()
+    rankings = {row.name: evaluate_table(table, row) for row in rows}
+    rankings["ALL"] = replace(rankings["ALL"], num_gallery=50712)
+    lines = format_table(rankings, rows).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0] == [
-        "Protocol",
-        "Rank-1",
-        "Rank-5",
-        "Rank-10",
-        "mAP",
-        "mINP",
-        "valid queries / queries",
-        "gallery",
-    ]
+    names = ["Protocol", "Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "valid queries / queries", "gallery"]
+    assert cells[0] == names
     assert cells[2] == ["A<->G (AG)", "0.00", "100.00", "100.00", "41.67", "41.67", "2 / 2", "8"]
     assert cells[3][0] == "ALL"
     assert cells[3][-1] == "50,712"
+    low, high = intervals(rankings["AG"], level=0.9)["mAP"]
+    with_ends = format_table(rankings, rows, level=0.9).splitlines()[2]
+    assert f"41.67 [{low:.1f}, {high:.1f}]" in with_ends
+    assert with_ends.count("[") == 3

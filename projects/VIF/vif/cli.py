@@ -2,9 +2,9 @@
 
 import argparse
 import sys
-from typing import List, Optional
+from typing import Any, List, Optional, Tuple
 
-from .errors import VIFError
+from .errors import EvaluationError, VIFError
 
 
 def _synth(args: argparse.Namespace) -> None:
@@ -13,6 +13,105 @@ def _synth(args: argparse.Namespace) -> None:
     write_synthag(
         args.out, ids=args.ids, images_per_camera=args.images_per_camera, seed=args.seed, workers=args.workers
     )
+
+
+def _extract(args: argparse.Namespace) -> None:
+    from fastreid.config import get_cfg
+
+    from .config import add_vif_config
+    from .evaluation.extract_file import extract_file
+
+    cfg = get_cfg()
+    add_vif_config(cfg)
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    cfg.merge_from_list(["MODEL.WEIGHTS", args.weights, "MODEL.BACKBONE.PRETRAIN", False])
+    cfg.freeze()
+    table = extract_file(cfg, args.dataset or cfg.DATASETS.TESTS[0], args.out)
+    print(f"{args.out}: {len(table)} images, {table.features.shape[1]} dimensions")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from .evaluation.evaluate import evaluate_table, format_table
+    from .features import FeatureTable
+    from .files import write_json
+
+    table = FeatureTable.load(args.features)
+    protocols = _protocols(args, table)
+    processing = _processing(args)
+    rankings = {p.name: evaluate_table(table, p, processing) for p in protocols}
+    print(f"{args.features}: {', '.join(filter(None, [table.meta.get('flip'), processing.describe()]))}")
+    print(format_table(rankings, protocols, args.confidence or None))
+    if args.json:
+        write_json(args.json, {_dataset(args, table): {n: r.scores() for n, r in rankings.items()}})
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from tabulate import tabulate
+
+    from .evaluation.confidence import paired_difference
+    from .evaluation.evaluate import evaluate_table
+    from .features import FeatureTable
+
+    tables = [FeatureTable.load(path).by_path() for path in (args.a, args.b)]
+    if any(list(getattr(tables[0], name)) != list(getattr(tables[1], name)) for name in ("pids", "camids")):
+        raise EvaluationError(f"{args.a} and {args.b} are not of the same images: their labels differ.")
+    rows = []
+    for protocol in _protocols(args, tables[0]):
+        a, b = (evaluate_table(table, protocol, _processing(args)) for table in tables)
+        for name, d in paired_difference(a, b, level=args.confidence).items():
+            verdict = "yes" if d.distinguishable else "no: the interval holds 0"
+            ends = f"[{d.low:+.2f}, {d.high:+.2f}]"
+            scores = (f"{a.scores()[name]:.2f}", f"{b.scores()[name]:.2f}", f"{d.difference:+.2f}")
+            rows.append((protocol.name, name, *scores, ends, verdict, f"{len(a.valid):,}"))
+    headers = ("Protocol", "score", "a", "b", "b - a", f"{args.confidence:.0%} interval", "distinguishable")
+    print(tabulate(rows, (*headers, "valid queries"), tablefmt="github", disable_numparse=True))
+
+
+def _dataset(args: argparse.Namespace, table: Any) -> str:
+    return args.dataset or table.meta.get("dataset", "")
+
+
+def _protocols(args: argparse.Namespace, table: Any) -> List[Any]:
+    """Rows asked for: those of the data set, or of the table's own views when the data set is not known."""
+    from .evaluation.protocols import PROTOCOLS, select, view_protocols
+
+    name = _dataset(args, table)
+    if args.dataset and args.dataset not in PROTOCOLS:
+        raise EvaluationError(f"--dataset {args.dataset}: unknown; there are {', '.join(PROTOCOLS)}.")
+    views = sorted({str(view) for view in table.views if str(view)})
+    rows: Tuple[Any, ...] = PROTOCOLS["DEFAULT"]
+    if name in PROTOCOLS:
+        rows = PROTOCOLS[name]
+    elif views:
+        rows = tuple(view_protocols(views))
+    return select(args.protocols, rows)
+
+
+def _processing(args: argparse.Namespace) -> Any:
+    from .evaluation.processing import Expansion, Processing, Rerank
+
+    return Processing(
+        args.metric,
+        Expansion(int(args.expand[0]), args.expand[1], int(args.expand[2])) if args.expand else None,
+        Rerank(int(args.rerank[0]), int(args.rerank[1]), args.rerank[2]) if args.rerank else None,
+    )
+
+
+def _add_scoring(parser: argparse.ArgumentParser, confidence: str) -> None:
+    """Options that `evaluate` and `compare` share."""
+    parser.add_argument("--dataset", help="whose protocols to use, e.g. CARGO (default: the file's own)")
+    parser.add_argument(
+        "--protocols", nargs="*", default=[], metavar="NAME", help="e.g. AG A2G (default: all)"
+    )
+    parser.add_argument("--metric", default="cosine", choices=("cosine", "euclidean"))
+    parser.add_argument(
+        "--expand", nargs=3, type=float, metavar=("K", "ALPHA", "TIMES"), help="query expansion, e.g. 5 3 1"
+    )
+    parser.add_argument(
+        "--rerank", nargs=3, type=float, metavar=("K1", "K2", "LAMBDA"), help="re-ranking, e.g. 20 6 0.3"
+    )
+    parser.add_argument("--confidence", type=float, default=0.95, metavar="LEVEL", help=confidence)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,6 +126,26 @@ def build_parser() -> argparse.ArgumentParser:
     synth.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default 0)")
     synth.add_argument("--workers", type=int, default=None, help="processes (default: all cores)")
     synth.set_defaults(run=_synth)
+
+    extract = commands.add_parser("extract", help="write the features of a data set to a file")
+    extract.add_argument("--config-file", required=True, metavar="FILE")
+    extract.add_argument("--weights", required=True, metavar="FILE", help="checkpoint, .pth")
+    extract.add_argument("--out", required=True, metavar="FILE", help="features.npz or features.safetensors")
+    extract.add_argument("--dataset", help="registered data set (default: the first of DATASETS.TESTS)")
+    extract.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys to change")
+    extract.set_defaults(run=_extract)
+
+    evaluate = commands.add_parser("evaluate", help="print the table of protocols of a feature file")
+    evaluate.add_argument("features", help="features.npz or features.safetensors")
+    _add_scoring(evaluate, "of the bootstrap intervals, 0 for none (default 0.95)")
+    evaluate.add_argument("--json", metavar="FILE", help="write the scores, as results.json has them")
+    evaluate.set_defaults(run=_evaluate)
+
+    compare = commands.add_parser("compare", help="paired difference of two feature files, b minus a")
+    compare.add_argument("a")
+    compare.add_argument("b")
+    _add_scoring(compare, "of the bootstrap intervals (default 0.95)")
+    compare.set_defaults(run=_compare)
     return parser
 
 

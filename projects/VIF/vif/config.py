@@ -58,6 +58,8 @@ def add_vif_config(cfg: CN) -> None:
     # The protocol of the first test set that chooses model_best; empty: the data set's headline.
     cfg.TEST.BEST_PROTOCOL = ""
     cfg.TEST.BEST_METRIC = "mAP"  # Rank-1, Rank-5, Rank-10, mAP, mINP
+    # Level of the bootstrap intervals over queries beside Rank-1, mAP and mINP; 0 prints none.
+    cfg.TEST.CONFIDENCE = 0.95
     # What a run must reach: entries (data set, protocol, metric, percent, tolerance); a miss fails it.
     cfg.TEST.EXPECTED_RESULTS = []
 
@@ -82,6 +84,7 @@ _RANGES: Dict[str, Tuple[float, float]] = {
     "MODEL.BACKBONE.VIT.MLP_RATIO": (0.1, 16.0),
     "MODEL.BACKBONE.VIT.PATCH_SIZE": (1, 512),
     "SOLVER.LOG_PERIOD": (1, 1e9),
+    "TEST.CONFIDENCE": (0.0, 0.999),
     # fastreid's own, where a bad value ends in a bare ZeroDivisionError
     "SOLVER.IMS_PER_BATCH": (1, 1e6),
     "SOLVER.CHECKPOINT_PERIOD": (1, 1e9),
@@ -147,9 +150,8 @@ def _check_names(cfg: CN) -> None:
             f"MODEL.LOSSES.NAME holds {', '.join(extra)}, which MODEL.META_ARCHITECTURE="
             f"{cfg.MODEL.META_ARCHITECTURE!r} would ignore; set MODEL.META_ARCHITECTURE to 'VIF'."
         )
-    for key in ("TEST.AQE.ENABLED", "TEST.RERANK.ENABLED", "TEST.ROC.ENABLED"):
-        if lookup(cfg, key):
-            raise ConfigError(f"{key}=True is not available in VIF's evaluator yet; turn it off.")
+    if cfg.TEST.ROC.ENABLED:
+        raise ConfigError("TEST.ROC.ENABLED=True has no counterpart in VIF's evaluators; turn it off.")
     if cfg.INPUT.RPT.ENABLED:
         raise ConfigError(
             "INPUT.RPT.ENABLED=True (random patch) keeps a pool of patches in each loader process, so no "

@@ -118,11 +118,24 @@ class VIFTrainer(DefaultTrainer):
     @classmethod
     def evaluate_weights(cls, cfg: Any) -> Dict[str, Dict[str, Dict[str, float]]]:
         """`test` of the checkpoint in MODEL.WEIGHTS: what `--eval-only` runs."""
-        if not cfg.MODEL.WEIGHTS:
-            raise ConfigError("There is nothing to evaluate: set MODEL.WEIGHTS to a checkpoint.")
+        return cls.test(cfg, cls.load_model(cfg))
+
+    @classmethod
+    def load_model(cls, cfg: Any) -> Any:
+        """The trained model of MODEL.WEIGHTS, its classifier as large as the checkpoint's."""
+        path = cfg.MODEL.WEIGHTS
+        if not path:
+            raise ConfigError("There is nothing to load: set MODEL.WEIGHTS to a checkpoint.")
+        checkpoint = compat.load_tensors(path)
+        if not isinstance(checkpoint, dict) or "model" not in checkpoint:
+            raise DataError(f"{path} is no fastreid checkpoint: it holds no 'model'.")
+        cfg = cfg.clone()
+        cfg.defrost()
+        classes = checkpoint["model"].get("heads.weight")
+        cfg.MODEL.HEADS.NUM_CLASSES = 0 if classes is None else len(classes)
         model = cls.build_model(cfg)
-        compat.engine_classes()["Checkpointer"](model).load(cfg.MODEL.WEIGHTS)
-        return cls.test(cfg, model)
+        compat.engine_classes()["Checkpointer"](model).load(path)
+        return model
 
     @classmethod
     def test(cls, cfg: Any, model: Any) -> Dict[str, Dict[str, Dict[str, float]]]:
@@ -134,8 +147,6 @@ class VIFTrainer(DefaultTrainer):
         Returns:
             `{data set: {protocol: {metric: value}}}`, percent; empty on processes other than the first.
         """
-        from .evaluation.evaluate import format_table
-
         cfg = prepare(cfg)
         evaluator = EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)(cfg)
         tables: Dict[str, Any] = {}
@@ -144,11 +155,12 @@ class VIFTrainer(DefaultTrainer):
             dataset = build_test_set(cfg, name)
             if dataset.source not in tables:
                 loader = build_test_loader(cfg, dataset.splits)
-                tables[dataset.source] = extract_table(model, loader, dataset.splits, cfg.TEST.FLIP.ENABLED)
+                table = extract_table(model, loader, dataset.splits, cfg.TEST.FLIP.ENABLED)
+                table.meta["dataset"] = dataset.source
+                tables[dataset.source] = table
             if comm.is_main_process():
                 protocols = select(cfg.TEST.PROTOCOLS, dataset.protocols)
                 results[name] = evaluator.evaluate(tables[dataset.source], protocols)
-                logger.info("%s\n%s", name, format_table(results[name], protocols))
         if comm.is_main_process():
             write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results)
         return results

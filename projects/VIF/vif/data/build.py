@@ -3,7 +3,7 @@
 import logging
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from fastreid.data import samplers
 from fastreid.data.datasets import DATASET_REGISTRY
@@ -169,11 +169,19 @@ def build_train_loader(cfg: Any) -> DeviceLoader:
     return DeviceLoader(loader, device)
 
 
-def build_test_loader(cfg: Any, splits: Dict[str, List[ImageRecord]]) -> DeviceLoader:
-    """Every test image once, in order; each process takes its share."""
+def build_test_loader(
+    cfg: Any, splits: Dict[str, List[ImageRecord]], rows: Optional[Sequence[int]] = None
+) -> DeviceLoader:
+    """Every test image once, in order; each process takes its share.
+
+    Args:
+        cfg: config with VIF's keys.
+        splits: records by split name.
+        rows: which of `unique_rows(splits)`, on this process alone; None: all, shared between processes.
+    """
     records, _ = unique_rows(splits)
     image_set = ImageSet(records, build_transforms(cfg, is_train=False))
-    share = list(samplers.InferenceSampler(len(records)))
+    share = list(samplers.InferenceSampler(len(records)) if rows is None else rows)
     size = max(1, cfg.TEST.IMS_PER_BATCH // comm.get_world_size())
     batches = [share[i : i + size] for i in range(0, len(share), size)]
     device = cfg.MODEL.DEVICE

@@ -1,36 +1,38 @@
 """From a FeatureTable to the scores of a protocol, and to the table that is printed."""
 
-from typing import Callable, Mapping, Optional, Sequence
+from typing import Mapping, Optional, Sequence
 
 import numpy as np
 
 from ..errors import EvaluationError
 from ..features import FeatureTable
+from .confidence import intervals
+from .processing import Processing
 from .protocols import Protocol
-from .ranking import BLOCK_BYTES, Array, Ranking, rank_distances, rank_metrics
+from .ranking import BLOCK_BYTES, Ranking, rank_distances, rank_metrics
+from .rerank import expand_queries, rerank_distances
 
 SCORES = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
+PLAIN = Processing()
 
 
 def evaluate_table(
     table: FeatureTable,
     protocol: Protocol,
+    processing: Processing = PLAIN,
     *,
-    metric: str = "cosine",
     max_rank: int = 50,
     block_bytes: int = BLOCK_BYTES,
-    distances: Optional[Callable[[np.ndarray, np.ndarray], Array]] = None,
 ) -> Ranking:
     """Rank a protocol's gallery for each of its queries.
 
     Args:
         table: features and labels; in any order, the scores do not depend on it.
-        protocol: the row to score.
-        metric: "cosine" or "euclidean".
+        protocol: the row to score. Post-processing sees its query and gallery and no other image.
+        processing: metric and post-processing.
         max_rank: length of the CMC curve.
-        block_bytes: most memory to use beside the table and the protocol's part of it.
-        distances: in place of ``metric`` and ``block_bytes``, a function of query (Q, D) and gallery (G, D)
-            features that returns (Q, G) distances, such as `vif.evaluation.rerank.rerank_distances`.
+        block_bytes: most memory to use beside the table and the protocol's part of it; re-ranking needs the
+            distances of all pairs on top.
 
     Returns:
         Ranking; ``valid`` indexes ``table.rows(protocol.query_split, protocol.query_view)``.
@@ -44,9 +46,13 @@ def evaluate_table(
     cameras = camera_labels(table, protocol)
     sides = _take(table.features, query), _take(table.features, gallery)
     labels = table.pids[query], table.pids[gallery], cameras[query], cameras[gallery]
+    metric, expansion, rerank = processing
     try:
-        if distances is not None:
-            return rank_distances(distances(*sides), *labels, max_rank=max_rank)
+        if expansion is not None:
+            sides = expand_queries(*sides, **expansion._asdict())
+        if rerank is not None:
+            distances = rerank_distances(*sides, metric=metric, **rerank._asdict())
+            return rank_distances(distances, *labels, max_rank=max_rank)
         return rank_metrics(*sides, *labels, metric=metric, max_rank=max_rank, block_bytes=block_bytes)
     except EvaluationError as error:
         raise EvaluationError(f"protocol {protocol.name}: {error}") from error
@@ -63,30 +69,32 @@ def camera_labels(table: FeatureTable, protocol: Protocol) -> np.ndarray:
     )
 
 
-def format_table(results: Mapping[str, Mapping[str, float]], protocols: Sequence[Protocol]) -> str:
+def format_table(
+    rankings: Mapping[str, Ranking], protocols: Sequence[Protocol], level: Optional[float] = None
+) -> str:
     """The scores of some protocols as text, one a row, with the counts that identify a protocol.
 
     Args:
-        results: `Ranking.scores()` by protocol name; an absent number is printed as a dash.
+        rankings: what was scored, by protocol name.
         protocols: rows to print, in this order.
+        level: of the bootstrap intervals beside Rank-1, mAP and mINP, e.g. 0.95; None prints none.
     """
     from tabulate import tabulate
 
     rows = []
     for protocol in protocols:
-        row = results[protocol.name]
+        ranking = rankings[protocol.name]
+        scores = ranking.scores()
+        ends = intervals(ranking, level=level) if level else {}
+        cells = [f"{scores[name]:.2f}" for name in SCORES]
+        for name, (low, high) in ends.items():
+            cells[SCORES.index(name)] += f" [{low:.1f}, {high:.1f}]"
         label = protocol.name if protocol.title == protocol.name else f"{protocol.title} ({protocol.name})"
-        scores = [_cell(row, score, ".2f") for score in SCORES]
-        valid, queries, gallery = (_cell(row, key, ",.0f") for key in ("valid_queries", "queries", "gallery"))
-        rows.append((label, *scores, f"{valid} / {queries}", gallery))
+        counts = (f"{scores['valid_queries']:,.0f} / {scores['queries']:,.0f}", f"{scores['gallery']:,.0f}")
+        rows.append((label, *cells, *counts))
     headers = ("Protocol", *SCORES, "valid queries / queries", "gallery")
     align = ("left", *["right"] * (len(headers) - 1))
     return str(tabulate(rows, headers=headers, tablefmt="github", colalign=align, disable_numparse=True))
-
-
-def _cell(row: Mapping[str, float], key: str, form: str) -> str:
-    """One number of a row, or a dash: an evaluator of one's own need not give all of them."""
-    return format(row[key], form) if key in row else "-"
 
 
 def _side(table: FeatureTable, protocol: Protocol, side: str, split: str, view: object) -> np.ndarray:

@@ -72,13 +72,21 @@ def extract_table(
     model: torch.nn.Module, loader: Any, splits: Mapping[str, Sequence[ImageRecord]], flip: bool = False
 ) -> FeatureTable:
     """FeatureTable of a data set's test records; `loader` runs over `unique_rows(splits)` in order."""
+    features = extract_features(model, loader, len(unique_rows(splits)[0]), flip)
+    return make_table(splits, features, {"flip": "flip test"} if flip else {})
+
+
+def make_table(
+    splits: Mapping[str, Sequence[ImageRecord]], features: np.ndarray, meta: Dict[str, str]
+) -> FeatureTable:
+    """The features (N, D) of `unique_rows(splits)` with their labels."""
     records, names = unique_rows(splits)
     return FeatureTable(
-        features=extract_features(model, loader, len(records), flip),
+        features=features,
         pids=np.array([r.pid for r in records], dtype=np.int64),
         camids=np.array([r.camid for r in records], dtype=np.int64),
         views=np.array([r.view for r in records]),
         paths=np.array([r.path for r in records]),
         splits=np.array(names),
-        meta={},
+        meta=meta,
     )

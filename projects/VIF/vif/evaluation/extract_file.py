@@ -1,0 +1,113 @@
+"""`vif extract`: the features of a data set as a file; an interrupted extraction goes on where it was."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from typing import Any, Dict, List
+
+import numpy as np
+from tqdm import tqdm
+
+from ..data.build import TestSet, build_test_loader, build_test_set
+from ..errors import DataError
+from ..features import FeatureTable
+from ..files import atomic_path, write_json
+from ..trainer import VIFTrainer, prepare
+from .extract import forward_batches, make_table, unique_rows
+
+logger = logging.getLogger(__name__)
+PART_IMAGES = 4096  # images between two saves
+
+
+def extract_file(cfg: Any, name: str, out: str) -> FeatureTable:
+    """Extract the features of one data set and write them to `out`, .npz or .safetensors.
+
+    Finished parts lie in `out`.parts until the whole is written; a later call with the same config, weights
+    and images uses them, any other call removes them.
+
+    Args:
+        cfg: config with VIF's keys; MODEL.WEIGHTS names the checkpoint.
+        name: registered data set.
+        out: file to write.
+
+    Raises:
+        ConfigError: no weights, or an unknown data set.
+        DataError: an unreadable file, or an ending that is neither .npz nor .safetensors.
+    """
+    if not out.endswith((".npz", ".safetensors")):
+        raise DataError(f"--out {out}: expected a name that ends in .npz or .safetensors.")
+    cfg = prepare(cfg)
+    dataset = build_test_set(cfg, name, show=False)
+    meta = _fingerprint(cfg, dataset)
+    folder = out + ".parts"
+    done = _open_parts(folder, meta)
+    records, _ = unique_rows(dataset.splits)
+    missing = np.setdiff1d(np.arange(len(records)), done)
+    if len(missing):
+        _extract_parts(VIFTrainer.load_model(cfg), cfg, dataset, missing, folder, len(records))
+    table = make_table(dataset.splits, _join(folder, len(records)), meta)
+    table.save(out)
+    shutil.rmtree(folder)
+    return table
+
+
+def _fingerprint(cfg: Any, dataset: TestSet) -> Dict[str, str]:
+    """Text that tells these features from others: data set, weights, config, images."""
+    with open(cfg.MODEL.WEIGHTS, "rb") as f:
+        weights = hashlib.sha256(f.read()).hexdigest()
+    records, _ = unique_rows(dataset.splits)
+    config = json.dumps([cfg.MODEL.dump(), cfg.INPUT.dump(), cfg.TEST.FLIP.dump()])
+    meta = {
+        "dataset": dataset.source,
+        "weights": f"{os.path.basename(cfg.MODEL.WEIGHTS)} sha256 {weights}",
+        "config": f"sha256 {hashlib.sha256(config.encode()).hexdigest()}",
+        "images": f"sha256 {hashlib.sha256(repr(records).encode()).hexdigest()}",
+    }
+    return {**meta, "flip": "flip test"} if cfg.TEST.FLIP.ENABLED else meta
+
+
+def _open_parts(folder: str, meta: Dict[str, str]) -> np.ndarray:
+    """Rows that an earlier call with the same meta has left; everything else in the folder is removed."""
+    note = os.path.join(folder, "meta.json")
+    same = False
+    if os.path.isfile(note):
+        with open(note, encoding="utf-8") as f:
+            same = json.load(f) == meta
+    if not same:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(note, meta)
+        return np.empty(0, dtype=np.int64)
+    rows = [np.load(path)["index"] for path in _parts(folder)]
+    found = np.concatenate(rows) if rows else np.empty(0, dtype=np.int64)
+    logger.warning("%s holds the features of %d images; going on from there", folder, len(found))
+    return found
+
+
+def _parts(folder: str) -> List[str]:
+    return sorted(os.path.join(folder, n) for n in os.listdir(folder) if n.endswith(".npz") and n[0] != ".")
+
+
+def _extract_parts(
+    model: Any, cfg: Any, dataset: TestSet, missing: np.ndarray, folder: str, count: int
+) -> None:
+    with tqdm(total=count, initial=count - len(missing), unit="image", desc="features", delay=2) as bar:
+        for start in range(0, len(missing), PART_IMAGES):
+            rows = missing[start : start + PART_IMAGES]
+            loader = build_test_loader(cfg, dataset.splits, rows.tolist())
+            index, features = [], []
+            for some, values in forward_batches(model, loader, cfg.TEST.FLIP.ENABLED):
+                index.append(some)
+                features.append(values)
+                bar.update(len(some))
+            with atomic_path(os.path.join(folder, f"{rows[0]:09d}.npz")) as partial, open(partial, "wb") as f:
+                np.savez(f, index=np.concatenate(index), features=np.concatenate(features))
+
+
+def _join(folder: str, count: int) -> np.ndarray:
+    parts = [np.load(path) for path in _parts(folder)]
+    out = np.empty((count, parts[0]["features"].shape[1]), dtype=np.float32)
+    for part in parts:
+        out[part["index"]] = part["features"]
+    return out
