@@ -35,9 +35,7 @@ def free_port():
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_tables_of_one_and_several_processes_are_the_same(world, tmp_path, monkeypatch):
-    fake_trees.make_synthag(
-        tmp_path / "data", ids=4
-    )  # 60 test images: 3 processes of 20; 2 of 30, batches of 4
+    fake_trees.make_synthag(tmp_path / "data", ids=4)
     monkeypatch.setenv("FASTREID_DATASETS", str(tmp_path / "data"))
     (next((tmp_path / "data" / "SynthAG" / "gallery").rglob("*.jpg"))).unlink()  # 59: no even share
     evaluate(0, 1, 0, tmp_path)
