@@ -21,9 +21,8 @@ CONFIG = Path(__file__).resolve().parents[1] / "configs" / "SynthAG" / "vif.yml"
 
 
 def run(quick: bool) -> bool:
-    from fastreid.config import get_cfg
-
     import vif
+    from fastreid.config import get_cfg
     from vif.data.build import build_test_loader, find_dataset
     from vif.data.synth import write_synthag
     from vif.evaluation.extract import extract_table

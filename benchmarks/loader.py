@@ -45,12 +45,11 @@ def write_images(folder: Path, count: int) -> list:
 
 def fastreid_batches(items, order):
     """fastreid's data set, transforms and collate function."""
+    import vif  # noqa: F401  installs the bridges that fastreid's import needs
     from fastreid.config import get_cfg
     from fastreid.data.build import fast_batch_collator
     from fastreid.data.common import CommDataset
     from fastreid.data.transforms import build_transforms
-
-    import vif  # noqa: F401  installs the bridges that fastreid's import needs
 
     cfg = get_cfg()
     cfg.INPUT.SIZE_TRAIN = list(SIZE)

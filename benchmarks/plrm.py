@@ -23,7 +23,6 @@ def run(quick: bool) -> bool:
     from PIL import Image
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.functional import rotate
-
     from vif.data.transforms import PatchLevelRotateMix
 
     common.one_thread()

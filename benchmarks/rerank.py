@@ -31,7 +31,6 @@ def images(count: int) -> np.ndarray:
 def against_fastreid(count: int, rounds: int) -> Dict[str, Any]:
     """Process time on one thread: what other processes take does not count."""
     import faiss
-
     from vif.evaluation.rerank import rerank_distances  # first: importing vif makes fastreid importable
 
     compute_jaccard_distance = importlib.import_module("fastreid.utils.compute_dist").compute_jaccard_distance

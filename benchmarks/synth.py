@@ -25,7 +25,6 @@ import numpy as np
 
 def run(rounds: int) -> dict:
     from PIL import Image
-
     from vif.data.synth import CAMERAS, render_image, sample_identity
 
     pictures = [(0, pid, camid) for pid in range(1, 5) for camid in CAMERAS]

@@ -2,16 +2,16 @@
 
 import json
 
+import vif
 import numpy as np
 import pytest
 import torch
-
-import vif
-from tests import fake_trees
-from tests.tiny import CONFIGS, TINY, tiny_cfg
 from vif.cli import main
 from vif.evaluation import extract_file as extraction
 from vif.features import FeatureTable
+
+from tests import fake_trees
+from tests.tiny import CONFIGS, TINY, tiny_cfg
 
 IMAGES = 4 * 13 + 2 * 4  # of the fake tree: gallery and query of four identities
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from vif import compat
 from fastreid.data.samplers import NaiveIdentitySampler
 from fastreid.engine import defaults
-
-from vif import compat
 from vif.errors import ConfigError, DataError
 
 PACKAGE = Path(__file__).parents[1] / "projects" / "VIF"

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
+import vif
 import pytest
 from fastreid.config import get_cfg
-
-import vif
 from vif.config import _CHOICES, _RANGES, lookup
 from vif.errors import ConfigError
 

@@ -3,7 +3,6 @@ import os
 
 import numpy as np
 import pytest
-
 from vif.errors import DataError
 from vif.features import FeatureTable
 

@@ -2,13 +2,13 @@
 
 import json
 
+import vif
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from fastreid.utils import comm
 
-import vif
 from tests import fake_trees
 from tests.tiny import tiny_cfg
 

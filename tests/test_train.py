@@ -5,17 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import vif
 import numpy as np
 import pytest
 import torch
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.datasets.bases import ImageDataset
 from fastreid.evaluation.rank import evaluate_rank
+from vif.errors import ConfigError, DataError
 
-import vif
 from tests import fake_trees
 from tests.tiny import CONFIGS, TINY, tiny_cfg
-from vif.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted(f"{p.parent.name}/{p.name}" for p in CONFIGS.glob("*/*.yml"))

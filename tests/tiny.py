@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from fastreid.config import get_cfg
-
 import vif
+from fastreid.config import get_cfg
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 # on top of any shipped config: a ViT of one block on 32 x 16 pixels, two iterations

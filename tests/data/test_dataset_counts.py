@@ -3,11 +3,11 @@
 import logging
 
 import pytest
-
 import vif.data.datasets as datasets
-from tests.fake_trees import make_agreidv1, make_agreidv2, make_cargo, make_synthag
 from vif.data.datasets import counts
 from vif.records import ImageRecord
+
+from tests.fake_trees import make_agreidv1, make_agreidv2, make_cargo, make_synthag
 
 READERS = {
     "CARGO": (make_cargo, datasets.read_cargo),

@@ -4,13 +4,13 @@ import os
 import shutil
 
 import pytest
-
 import vif.data.datasets as datasets
-from tests.fake_trees import agreid_name, make_agreidv1, make_agreidv2, make_cargo, make_synthag
 from vif.data.datasets import agreid, cargo, tree
 from vif.data.datasets.checks import check_splits
 from vif.errors import DataError
 from vif.records import ImageRecord
+
+from tests.fake_trees import agreid_name, make_agreidv1, make_agreidv2, make_cargo, make_synthag
 
 READERS = {
     "CARGO": (make_cargo, datasets.read_cargo),

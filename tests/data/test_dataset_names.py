@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tests.fake_trees import agreid_name
 from vif.data.datasets import agreid, cargo
 from vif.errors import DataError
+
+from tests.fake_trees import agreid_name
 
 
 @pytest.mark.parametrize(

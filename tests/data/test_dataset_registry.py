@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 pytest.importorskip("fastreid")
+import vif  # noqa: F401  registers
 from fastreid.data.common import CommDataset
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.samplers import BalancedIdentitySampler
 from fastreid.evaluation.rank import evaluate_rank
+from vif.data.datasets import read_cargo, registry
+from vif.errors import ConfigError, DataError
+from vif.evaluation.protocols import PROTOCOLS, view_protocols
 
-import vif  # noqa: F401  registers
 from tests.fake_trees import (
     make_agreidv1,
     make_agreidv2,
@@ -23,9 +26,6 @@ from tests.fake_trees import (
     write_image,
     write_manifest,
 )
-from vif.data.datasets import read_cargo, registry
-from vif.errors import ConfigError, DataError
-from vif.evaluation.protocols import PROTOCOLS, view_protocols
 
 CARGOS = ("CARGO", "CARGO_AA", "CARGO_GG", "CARGO_AG")
 NAMES = (*CARGOS, "AGReIDv1", "AGReIDv2", "SynthAG", "AGManifest")

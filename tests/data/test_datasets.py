@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
 import vif.data.datasets as datasets
-from tests.fake_trees import make_agreidv1, make_agreidv2, make_cargo, make_synthag, write_image
 from vif.data.datasets import agreid, tree
 from vif.records import ImageRecord
+
+from tests.fake_trees import make_agreidv1, make_agreidv2, make_cargo, make_synthag, write_image
 
 READERS = {
     "CARGO": (make_cargo, datasets.read_cargo),

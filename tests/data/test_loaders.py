@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import BatchSampler
-
 from vif.data import transforms as T
 from vif.data.loaders import CountedBatchSampler, DeviceLoader, ImageSet, collate, make_loader
 from vif.errors import ConfigError, DataError
@@ -116,9 +115,8 @@ def test_samples_and_attributes(records):
 
 def test_attributes_equal_fastreids(records):
     pytest.importorskip("fastreid")
-    from fastreid.data.common import CommDataset
-
     import vif  # noqa: F401  installs the bridges that fastreid's import needs
+    from fastreid.data.common import CommDataset
 
     items = [record[:3] for record in records]
     ours, theirs = ImageSet(items, relabel=True), CommDataset(items, lambda image: image)

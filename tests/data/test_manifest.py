@@ -7,11 +7,11 @@ import os
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from tests.fake_trees import make_manifest, write_image, write_manifest
 from vif.data.datasets import read_manifest
 from vif.errors import DataError
 from vif.records import ImageRecord
+
+from tests.fake_trees import make_manifest, write_image, write_manifest
 
 ROWS = [
     ("train", "a.jpg", "p1", "drone", "aerial"),

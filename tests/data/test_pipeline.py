@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from torchvision import transforms as tv
-
 from vif.data import transforms as T
 from vif.errors import ConfigError, DataError
 
@@ -199,11 +198,10 @@ def test_erasing_gives_up_when_no_rectangle_fits():
 @pytest.mark.parametrize("size", [[256, 128], [64, 48], [96]])
 def test_test_time_pixels_equal_fastreids(tmp_path, size):
     pytest.importorskip("fastreid")
+    import vif  # noqa: F401  installs the bridges that fastreid's import needs
     from fastreid.config import get_cfg
     from fastreid.data.common import CommDataset
     from fastreid.data.transforms import build_transforms
-
-    import vif  # noqa: F401  installs the bridges that fastreid's import needs
     from vif.data.loaders import ImageSet
 
     cfg = get_cfg()

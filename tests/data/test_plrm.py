@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-
 from vif.data.transforms import PatchLevelRotateMix, patch_probability, rotate_mix
 from vif.errors import ConfigError, DataError
 

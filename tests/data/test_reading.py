@@ -6,7 +6,6 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-
 from vif.data import transforms as T
 from vif.errors import DataError
 
@@ -28,9 +27,8 @@ def save(tmp_path, image, name, **options):
 @pytest.fixture
 def fastreid_read():
     pytest.importorskip("fastreid")
-    from fastreid.data.data_utils import read_image
-
     import vif  # noqa: F401  installs the bridges that fastreid's import needs
+    from fastreid.data.data_utils import read_image
 
     return read_image
 

@@ -6,7 +6,6 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 from PIL import Image
-
 from vif.data.synth import (
     AERIAL_CAMERAS,
     CAMERAS,

@@ -2,7 +2,6 @@ import time
 
 import numpy as np
 import pytest
-
 from vif.errors import EvaluationError
 from vif.evaluation import Ranking, rank_distances
 from vif.evaluation.confidence import METRICS, intervals, paired_difference

@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from vif.errors import EvaluationError
 from vif.evaluation import counting, rank_distances, rank_metrics
 from vif.evaluation.distances import FeatureDistances

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-
 from vif.errors import EvaluationError
 from vif.evaluation.rerank import expand_queries, nearest, rerank_distances
 

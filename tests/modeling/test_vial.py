@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
-
 from vif.modeling.losses import VIALLoss, pair_statistics, vial_loss
 
 VECTORS = np.load(Path(__file__).parents[1] / "vectors" / "vial.npz")
