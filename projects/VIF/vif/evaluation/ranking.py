@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from ..errors import EvaluationError
+from ..progress import bar
 from .counting import count_near
 from .distances import Array as Array
 from .distances import FeatureDistances, MatrixDistances
@@ -134,7 +135,8 @@ def _rank(distances: Distances, matches: Matches, max_rank: int, block_bytes: in
     width = min(distances.shape[1], max(32, strip_bytes // (32 * distances.itemsize)))
     columns = [slice(i, min(i + width, distances.shape[1])) for i in range(0, distances.shape[1], width)]
     row_bytes = width * distances.itemsize + distances.row_bytes
-    blocks = [_score(distances, matches, rows, columns) for rows in matches.blocks(row_bytes, strip_bytes)]
+    rows_of = list(matches.blocks(row_bytes, strip_bytes))
+    blocks = [_score(distances, matches, rows, columns) for rows in bar(rows_of, "ranking", "block")]
     ap, inp, first = (np.concatenate(parts) for parts in zip(*blocks))
     return Ranking(
         cmc=np.searchsorted(np.sort(first), np.arange(1, max_rank + 1), side="right") / len(first),

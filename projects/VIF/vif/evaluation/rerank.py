@@ -10,9 +10,11 @@ from typing import Any, Tuple
 import numpy as np
 
 from ..errors import EvaluationError
+from ..progress import bar
 from .distances import METRICS, Array, as_matrix, require_finite
 
 _PAIR_BYTES = 64 << 20  # features gathered at a time
+_SEARCH_ROWS = 4096  # rows searched at a time
 
 
 def rerank_distances(
@@ -103,7 +105,9 @@ def nearest(features: np.ndarray, k: int) -> Tuple[np.ndarray, np.ndarray]:
 
     index = faiss.IndexFlatL2(features.shape[1])
     index.add(features)
-    distances, indices = index.search(features, k)
+    starts = range(0, len(features), _SEARCH_ROWS)
+    found = [index.search(features[i : i + _SEARCH_ROWS], k) for i in bar(starts, "neighbours", "block")]
+    distances, indices = (np.concatenate(parts) for parts in zip(*found))
     return distances, indices
 
 
@@ -159,7 +163,7 @@ def _jaccard(codes: Any, queries: int) -> np.ndarray:
     gallery = codes[queries:].tocsc()
     count = gallery.shape[0]
     out = np.empty((queries, count), np.float32)
-    for q in range(queries):
+    for q in bar(range(queries), "Jaccard distances", "query"):
         entries = slice(codes.indptr[q], codes.indptr[q + 1])
         columns = codes.indices[entries]
         begin, length = gallery.indptr[columns], np.diff(gallery.indptr)[columns]

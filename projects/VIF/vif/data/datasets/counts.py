@@ -1,7 +1,7 @@
 """Published sizes of the data sets, as data; a copy that differs is warned about and used as it is."""
 
 import logging
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Set, Tuple
 
 from .checks import Splits
 
@@ -53,8 +53,11 @@ PUBLISHED: Dict[str, Tuple[Count, ...]] = {
 }
 
 
+_WARNED: Set[str] = set()
+
+
 def warn_counts(name: str, root: str, splits: Splits) -> None:
-    """Log one warning that lists every published number which the records at `root` do not have."""
+    """Warn, once a process, of every published number which the records at `root` do not have."""
     differences = []
     for count in PUBLISHED[name]:
         records = [r for s in count.splits for r in splits[s] if count.view in (None, r.view)]
@@ -62,10 +65,10 @@ def warn_counts(name: str, root: str, splits: Splits) -> None:
         if found != count.number:
             side = " ".join(filter(None, ("+".join(count.splits), count.view, count.what)))
             differences.append(f"{side} {found:,} (published {count.number:,})")
-    if differences:
-        logger.warning(
-            "%s at %s differs from the published copy: %s. Scores are not comparable with published ones.",
-            name,
-            root,
-            "; ".join(differences),
-        )
+    message = (
+        f"{name} at {root} differs from the published copy: {'; '.join(differences)}. "
+        "Scores are not comparable with published ones."
+    )
+    if differences and message not in _WARNED:  # a run reads a data set several times
+        _WARNED.add(message)
+        logger.warning(message)
