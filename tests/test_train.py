@@ -138,6 +138,14 @@ def test_the_command_line_trains_and_its_checkpoint_evaluates_to_the_same_number
     assert "Traceback" not in refused.stderr
 
 
+def test_a_seed_is_drawn_and_logged_where_none_is_set(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        trainers = [vif.VIFTrainer(tiny_cfg("SynthAG/vif.yml", tmp_path, "SEED", -1)) for _ in range(2)]
+    seeds = [trainer.cfg.SEED for trainer in trainers]
+    assert seeds[0] != seeds[1]
+    assert all(f"this run draws {seed}" in caplog.text for seed in seeds)
+
+
 def test_resume_goes_on_after_the_last_epoch(tmp_path):
     train(tiny_cfg("SynthAG/vif.yml", tmp_path))
     trainer, _ = train(tiny_cfg("SynthAG/vif.yml", tmp_path, "SOLVER.MAX_EPOCH", 3), resume=True)

@@ -23,15 +23,24 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(cfg: Any) -> Any:
-    """A frozen copy of `cfg`, checked, with the device that is there and a seed drawn if none is set."""
+    """A frozen copy of `cfg`, checked, with the device that this machine has."""
     check_config(cfg)
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = compat.resolve_device(cfg.MODEL.DEVICE)
-    if cfg.SEED < 0:
-        cfg.SEED = comm.all_gather(int.from_bytes(os.urandom(4), "little"))[0]
-        logger.info("SEED was not set; this run draws %d", cfg.SEED)
     cfg.freeze()
+    return cfg
+
+
+def with_seed(cfg: Any) -> Any:
+    """`cfg`, or a frozen copy with a drawn SEED, the same on all processes, where none is set."""
+    if cfg.SEED >= 0:
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SEED = comm.all_gather(int.from_bytes(os.urandom(4), "little"))[0]
+    cfg.freeze()
+    logger.info("SEED was not set; this run draws %d", cfg.SEED)
     return cfg
 
 
@@ -43,7 +52,7 @@ class VIFTrainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: Any) -> None:
-        cfg = prepare(cfg)
+        cfg = with_seed(prepare(cfg))
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
         compat.seed_everything(cfg.SEED + comm.get_rank())
         super().__init__(cfg)
