@@ -138,6 +138,19 @@ def test_the_command_line_trains_and_its_checkpoint_evaluates_to_the_same_number
     assert "Traceback" not in refused.stderr
 
 
+def test_batches_do_not_depend_on_who_else_draws_random_numbers(tmp_path):
+    def paths(disturb):
+        batches = iter(vif.VIFTrainer.build_train_loader(tiny_cfg("SynthAG/vif.yml", tmp_path)))
+        seen = []
+        for k in range(80):
+            if disturb:
+                np.random.seed(k)
+            seen.append(next(batches)["img_paths"])
+        return seen
+
+    assert paths(True) == paths(False)
+
+
 def test_a_seed_is_drawn_and_logged_where_none_is_set(tmp_path, caplog):
     with caplog.at_level("INFO"):
         trainers = [vif.VIFTrainer(tiny_cfg("SynthAG/vif.yml", tmp_path, "SEED", -1)) for _ in range(2)]

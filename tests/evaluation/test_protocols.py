@@ -130,8 +130,15 @@ def test_order_of_rows_does_not_matter(protocol):
 )
 def test_processing_sees_the_protocols_images_and_no_others(processing):
     rng = np.random.default_rng(0)
-    table = line_table(EXAMPLE)
-    table = FeatureTable(**{**vars(table), "features": rng.normal(size=(len(table.pids), 4))})
+    count = 80
+    table = FeatureTable(
+        features=rng.normal(size=(count, 4)).astype(np.float32),
+        pids=np.arange(count) % 8,
+        camids=np.arange(count) % 13,
+        views=np.where(np.arange(count) % 13 < 5, "aerial", "ground"),
+        paths=np.array([f"{k}.jpg" for k in range(count)]),
+        splits=np.where(np.arange(count) < 30, "query", "gallery"),
+    )
     (protocol,) = select(["A2G"], PROTOCOLS["CARGO"])
     ranking = evaluate_table(table, protocol, processing)
     query, gallery = table.rows("query", "aerial"), table.rows("gallery", "ground")
@@ -148,6 +155,8 @@ def test_processing_sees_the_protocols_images_and_no_others(processing):
     labels = (table.pids[query], table.pids[gallery], table.camids[query], table.camids[gallery])
     expected = rank_distances(distances, *labels)
     np.testing.assert_allclose(ranking.ap, expected.ap)
+    plain = evaluate_table(table, protocol)
+    assert processing == Processing() or not np.allclose(ranking.ap, plain.ap)
     others = np.setdiff1d(np.arange(len(table.pids)), np.concatenate([query, gallery]))
     changed = table.features.copy()
     changed[others] = rng.normal(size=(len(others), 4))
