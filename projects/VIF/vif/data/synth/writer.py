@@ -157,7 +157,8 @@ def write_synthag(
         seed: of the whole world, 0 or more.
         size: (height, width) in pixels.
         workers: processes; None = one per processor where that pays off, 1 = none beside this one. Processes
-            are spawned: call this below ``if __name__ == "__main__":``.
+            are forked; where the system cannot, spawned: then call this below
+            ``if __name__ == "__main__":``.
         progress: show a progress bar on stderr.
 
     Returns:
