@@ -8,7 +8,9 @@ from fastreid.config import get_cfg
 from vif.config import _CHOICES, _RANGES, lookup
 from vif.errors import ConfigError
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yml"))
+CONFIGS = sorted(
+    p for p in (Path(__file__).parents[1] / "configs").rglob("*.yml") if p.parent.name != "sweeps"
+)
 
 
 def load(path=None, *opts):

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any, List, Optional, Tuple
 
-from .errors import EvaluationError, VIFError
+from .errors import ConfigError, EvaluationError, VIFError
 
 
 def _synth(args: argparse.Namespace) -> None:
@@ -66,6 +66,20 @@ def _compare(args: argparse.Namespace) -> None:
             rows.append((protocol.name, name, *scores, ends, verdict, f"{len(a.valid):,}"))
     headers = ("Protocol", "score", "a", "b", "b - a", f"{args.confidence:.0%} interval", "distinguishable")
     print(tabulate(rows, (*headers, "valid queries"), tablefmt="github", disable_numparse=True))
+
+
+def _sweep(args: argparse.Namespace) -> None:
+    import logging
+
+    from .experiments.runner import run_sweep
+    from .experiments.sweep import read_sweep
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    sweep = read_sweep(args.file, args.data, args.seeds, args.set)
+    path, failed = run_sweep(sweep, args.out, args.jobs, args.threads)
+    print(path)
+    if failed:
+        raise ConfigError(f"{failed} of {len(sweep.runs)} runs failed; {path} holds their errors.")
 
 
 def _dataset(args: argparse.Namespace, table: Any) -> str:
@@ -146,6 +160,24 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("b")
     _add_scoring(compare, "of the bootstrap intervals (default 0.95)")
     compare.set_defaults(run=_compare)
+
+    sweep = commands.add_parser(
+        "sweep", help="train many configs under many seeds, e.g. one of the paper's tables"
+    )
+    sweep.add_argument("file", help="e.g. configs/sweeps/table3.yml")
+    sweep.add_argument("--data", required=True, help="folder of configs: CARGO, AGReIDv1, AGReIDv2, SynthAG")
+    sweep.add_argument(
+        "--out", default="logs/sweeps", metavar="DIR", help="runs and results (default logs/sweeps)"
+    )
+    sweep.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED", help="default: the file's")
+    sweep.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default 1)")
+    sweep.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads of a run (default: cores / jobs)"
+    )
+    sweep.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY VALUE", help="config keys to change in every run"
+    )
+    sweep.set_defaults(run=_sweep)
     return parser
 
 

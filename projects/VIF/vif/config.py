@@ -28,6 +28,14 @@ def add_vif_config(cfg: CN) -> None:
     # Where the patch probability peaks: center (ours), literal (equation 3 as printed), uniform (same mean).
     cfg.INPUT.PLRM.MODE = "center"
 
+    # What Table 4 compares PLRM with: "RandomRotation" of the whole image, "PatchShuffle".
+    cfg.INPUT.ROTATION = CN()
+    cfg.INPUT.ROTATION.PROB = 0.5  # an image is turned (not published: P_img)
+    cfg.INPUT.ROTATION.MAX_ANGLE = 45.0  # degrees (not published: theta_max)
+    cfg.INPUT.PATCH_SHUFFLE = CN()
+    cfg.INPUT.PATCH_SHUFFLE.PROB = 0.5  # an image is shuffled (not published: P_img)
+    cfg.INPUT.PATCH_SHUFFLE.PATCH_SIZE = 2  # pixels; divides both sides of INPUT.SIZE_TRAIN
+
     # View-Invariant Angular Loss, "VIALLoss" in MODEL.LOSSES.NAME (equations 6-10).
     cfg.MODEL.LOSSES.VIAL = CN()
     cfg.MODEL.LOSSES.VIAL.BETA = 5.0  # beta: decay rate of the penalty
@@ -37,7 +45,12 @@ def add_vif_config(cfg: CN) -> None:
     cfg.MODEL.LOSSES.VIAL.HARD_NEGATIVES = True  # False: "VIAL w/o HNM" of Table 5
     cfg.MODEL.LOSSES.VIAL.SCALE = 1.0  # delta of equation 13 (gamma is MODEL.LOSSES.TRI.SCALE)
 
-    # A ViT of any size from fastreid's VisionTransformer: MODEL.BACKBONE.NAME build_vif_vit_backbone.
+    # Losses of MODEL.META_ARCHITECTURE VDT; the weights are those of its published configuration.
+    cfg.MODEL.VDT = CN()
+    cfg.MODEL.VDT.VIEW_WEIGHT = 0.001  # cross entropy of the view classifier
+    cfg.MODEL.VDT.ORTHOGONAL_WEIGHT = 0.001  # |cosine| of the view-independent and the view feature
+
+    # A ViT of any size: MODEL.BACKBONE.NAME build_vif_vit_backbone or build_vdt_backbone.
     cfg.MODEL.BACKBONE.VIT = CN()
     cfg.MODEL.BACKBONE.VIT.EMBED_DIM = 768  # D: token width; MODEL.BACKBONE.FEAT_DIM must equal it
     cfg.MODEL.BACKBONE.VIT.DEPTH = 12  # blocks
@@ -47,6 +60,14 @@ def add_vif_config(cfg: CN) -> None:
 
     # CSV of data set AGManifest: header split,path,pid,camid,view; paths relative to it.
     cfg.DATASETS.MANIFEST = ""
+
+    # Share of the training identities that is held out: training leaves them out, and the test is on them and
+    # not on the test set. For choosing settings; 0: train on all, test on the test set.
+    cfg.DATASETS.HOLDOUT = 0.0
+
+    # Labels beside identities that the trainer's batches carry: "views" (0 aerial, 1 other), "attributes". Only
+    # systems that are defined by them read any (VDT, Explain); VIF never does.
+    cfg.DATALOADER.LABELS = ()
 
     # Iterations between two lines of progress.
     cfg.SOLVER.LOG_PERIOD = 50
@@ -74,10 +95,17 @@ _RANGES: Dict[str, Tuple[float, float]] = {
     "INPUT.PLRM.PATCH_SIZE": (2, 512),
     "INPUT.PLRM.MAX_ANGLE": (0.0, 180.0),
     "INPUT.PLRM.ALPHA": _UNIT,
+    "INPUT.ROTATION.PROB": _UNIT,
+    "INPUT.ROTATION.MAX_ANGLE": (0.0, 180.0),
+    "INPUT.PATCH_SHUFFLE.PROB": _UNIT,
+    "INPUT.PATCH_SHUFFLE.PATCH_SIZE": (2, 512),
+    "DATASETS.HOLDOUT": (0.0, 0.9),
     "MODEL.LOSSES.VIAL.BETA": (0.0, 80.0),  # exp(80) still fits float32
     "MODEL.LOSSES.VIAL.LAMBDA": (0.0, 1e4),
     "MODEL.LOSSES.VIAL.MARGIN": (0.0, 2.0),
     "MODEL.LOSSES.VIAL.SCALE": (0.0, 1e6),
+    "MODEL.VDT.VIEW_WEIGHT": (0.0, 1e6),
+    "MODEL.VDT.ORTHOGONAL_WEIGHT": (0.0, 1e6),
     "MODEL.BACKBONE.VIT.EMBED_DIM": (8, 8192),
     "MODEL.BACKBONE.VIT.DEPTH": (1, 128),
     "MODEL.BACKBONE.VIT.NUM_HEADS": (1, 256),
@@ -128,6 +156,7 @@ def check_config(cfg: CN) -> None:
         if lookup(cfg, key) not in allowed:
             raise ConfigError(f"{key}={lookup(cfg, key)!r} is unknown; choose one of {', '.join(allowed)}.")
     _check_names(cfg)
+    _check_system(cfg)
     _check_sizes(cfg)
     _check_files(cfg)
 
@@ -159,6 +188,27 @@ def _check_names(cfg: CN) -> None:
         )
 
 
+def _check_system(cfg: CN) -> None:
+    """A system reads the labels that define it, and no others; VDT and its backbone need each other."""
+    from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
+
+    name = cfg.MODEL.META_ARCHITECTURE
+    wanted = tuple(getattr(META_ARCH_REGISTRY._obj_map.get(name), "LABELS", ()))
+    labels = tuple(cfg.DATALOADER.LABELS)
+    if set(labels) != set(wanted):
+        raise ConfigError(
+            f"DATALOADER.LABELS={labels} does not go with MODEL.META_ARCHITECTURE={name!r}, which "
+            f"{'trains on the labels ' + ', '.join(wanted) if wanted else 'reads no labels but identities'}; "
+            f"set DATALOADER.LABELS to {wanted}."
+        )
+    if (name == "VDT") != (cfg.MODEL.BACKBONE.NAME == "build_vdt_backbone"):
+        raise ConfigError(
+            f"MODEL.META_ARCHITECTURE={name!r} does not go with MODEL.BACKBONE.NAME="
+            f"{cfg.MODEL.BACKBONE.NAME!r}: VDT and build_vdt_backbone, which gives a view token beside the "
+            "class token, need each other; set both or neither."
+        )
+
+
 def _check_sizes(cfg: CN) -> None:
     batch, instances = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE
     if "Identity" in cfg.DATALOADER.SAMPLER_TRAIN and batch % instances:
@@ -166,15 +216,15 @@ def _check_sizes(cfg: CN) -> None:
             f"SOLVER.IMS_PER_BATCH={batch} is no multiple of DATALOADER.NUM_INSTANCE={instances}; "
             f"take {batch // instances * instances or instances}."
         )
-    if "PatchLevelRotateMix" in cfg.INPUT.TRANSFORMS:
-        n, (height, width) = cfg.INPUT.PLRM.PATCH_SIZE, cfg.INPUT.SIZE_TRAIN
-        if height % n or width % n:
+    for name, key in (("PatchLevelRotateMix", "INPUT.PLRM"), ("PatchShuffle", "INPUT.PATCH_SHUFFLE")):
+        n, (height, width) = lookup(cfg, key).PATCH_SIZE, cfg.INPUT.SIZE_TRAIN
+        if name in cfg.INPUT.TRANSFORMS and (height % n or width % n):
             raise ConfigError(
-                f"INPUT.PLRM.PATCH_SIZE={n} does not divide INPUT.SIZE_TRAIN={height} x {width}; "
+                f"{key}.PATCH_SIZE={n} does not divide INPUT.SIZE_TRAIN={height} x {width}; "
                 "choose a patch side that divides both."
             )
     vit, feat_dim = cfg.MODEL.BACKBONE.VIT, cfg.MODEL.BACKBONE.FEAT_DIM
-    if cfg.MODEL.BACKBONE.NAME == "build_vif_vit_backbone":
+    if cfg.MODEL.BACKBONE.NAME in ("build_vif_vit_backbone", "build_vdt_backbone"):
         if feat_dim != vit.EMBED_DIM:
             raise ConfigError(
                 f"MODEL.BACKBONE.VIT.EMBED_DIM={vit.EMBED_DIM} and MODEL.BACKBONE.FEAT_DIM={feat_dim} "
@@ -188,7 +238,7 @@ def _check_sizes(cfg: CN) -> None:
 
 def _check_files(cfg: CN) -> None:
     backbone = cfg.MODEL.BACKBONE
-    needs_file = backbone.NAME in ("build_vit_backbone", "build_vif_vit_backbone")
+    needs_file = backbone.NAME in ("build_vit_backbone", "build_vif_vit_backbone", "build_vdt_backbone")
     if backbone.PRETRAIN and needs_file and not os.path.isfile(backbone.PRETRAIN_PATH):
         raise ConfigError(
             f"MODEL.BACKBONE.PRETRAIN_PATH={backbone.PRETRAIN_PATH!r} is no file. Download ImageNet weights "

@@ -10,6 +10,9 @@ from fastreid.utils.events import EventWriter, get_event_storage
 
 logger = logging.getLogger(__name__)
 
+COLLAPSED = 0.95  # mean cosine of different people above which features have collapsed
+WINDOW = 50  # iterations that geometry is smoothed over
+
 
 class ProgressWriter(EventWriter):
     """One line of progress: epoch, iteration, losses, accuracy, learning rate, images/s, time left, geometry.
@@ -23,7 +26,7 @@ class ProgressWriter(EventWriter):
         window: iterations to smooth over.
     """
 
-    def __init__(self, max_iter: int, max_epoch: int, batch_size: int, window: int = 50) -> None:
+    def __init__(self, max_iter: int, max_epoch: int, batch_size: int, window: int = WINDOW) -> None:
         self.max_iter, self.max_epoch, self.batch_size, self.window = max_iter, max_epoch, batch_size, window
         self._written: Optional[int] = None
 
@@ -64,7 +67,7 @@ class CollapseWarning(HookBase):
     have a median mean cosine above `threshold`.
     """
 
-    def __init__(self, window: int = 50, threshold: float = 0.95) -> None:
+    def __init__(self, window: int = WINDOW, threshold: float = COLLAPSED) -> None:
         self.window, self.threshold = window, threshold
         self._collapsed = False
 

@@ -5,11 +5,12 @@ from . import compat
 compat.install()  # before anything below imports fastreid's data, evaluation or engine
 
 from .config import add_vif_config, check_config  # noqa: E402
-from .data import build as _transforms  # noqa: E402, F401  registers "PatchLevelRotateMix"
+from .data import augmentations as _augmentations  # noqa: E402, F401  registers "PatchLevelRotateMix", ...
 from .data.datasets import registry as _datasets  # noqa: E402, F401  registers CARGO, AGReIDv1, ...
 from .evaluation import evaluator as _evaluator  # noqa: E402, F401  registers "ProtocolEvaluator"
 from .modeling import backbones as _backbones  # noqa: E402, F401  registers "build_vif_vit_backbone"
 from .modeling import meta_arch as _meta_arch  # noqa: E402, F401  registers "VIF" and "VIALLoss"
+from .modeling import vdt as _vdt  # noqa: E402, F401  registers "VDT" and "build_vdt_backbone"
 from .registries import EVALUATOR_REGISTRY, LOSS_REGISTRY, TRANSFORM_REGISTRY  # noqa: E402
 from .trainer import VIFTrainer, verify_results  # noqa: E402
 

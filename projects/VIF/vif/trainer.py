@@ -115,14 +115,15 @@ class VIFTrainer(DefaultTrainer):
     def best_metric(self) -> str:
         """Key of the number that chooses model_best: "data set/protocol/metric"."""
         name = self.cfg.DATASETS.TESTS[0]
-        protocols = select(self.cfg.TEST.PROTOCOLS, build_test_set(self.cfg, name, show=False).protocols)
+        dataset = build_test_set(self.cfg, name, show=False)
+        protocols = select(self.cfg.TEST.PROTOCOLS, dataset.protocols)
         best = self.cfg.TEST.BEST_PROTOCOL or protocols[0].name
         if best not in [p.name for p in protocols]:
             raise ConfigError(
                 f"TEST.BEST_PROTOCOL={best!r} is not scored on {name}; its protocols are "
                 f"{', '.join(p.name for p in protocols)}."
             )
-        return f"{name}/{best}/{self.cfg.TEST.BEST_METRIC}"
+        return f"{dataset.title}/{best}/{self.cfg.TEST.BEST_METRIC}"
 
     @classmethod
     def evaluate_weights(cls, cfg: Any) -> Dict[str, Dict[str, Dict[str, float]]]:
@@ -169,7 +170,7 @@ class VIFTrainer(DefaultTrainer):
                 tables[dataset.source] = table
             if comm.is_main_process():
                 protocols = select(cfg.TEST.PROTOCOLS, dataset.protocols)
-                results[name] = evaluator.evaluate(tables[dataset.source], protocols)
+                results[dataset.title] = evaluator.evaluate(tables[dataset.source], protocols)
         if comm.is_main_process():
             write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results)
         return results

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+import numpy as np
 from fastreid.data import samplers
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.utils import comm
@@ -21,32 +22,18 @@ from .loaders import CountedBatchSampler, DeviceLoader, ImageSet, make_loader
 logger = logging.getLogger(__name__)
 
 
-@TRANSFORM_REGISTRY.register()
-def PatchLevelRotateMix(cfg: Any) -> T.PatchLevelRotateMix:
-    """PLRM from INPUT.PLRM."""
-    plrm = cfg.INPUT.PLRM
-    return T.PatchLevelRotateMix(
-        prob=plrm.PROB,
-        base_prob=plrm.BASE_PROB,
-        center_weight=plrm.CENTER_WEIGHT,
-        patch_size=plrm.PATCH_SIZE,
-        max_angle=plrm.MAX_ANGLE,
-        alpha=plrm.ALPHA,
-        fill=plrm.FILL,
-        mode=plrm.MODE,
-    )
-
-
 @dataclass(frozen=True)
 class TestSet:
     """What evaluation needs of a data set.
 
     Attributes:
+        title: what the scores stand under: the data set's name, or "NAME held-out" (DATASETS.HOLDOUT).
         source: name of the data set whose images these are; those with one source share one extraction.
         splits: records by split name; "train" is absent or ignored.
         protocols: rows to score, the headline first.
     """
 
+    title: str
     source: str
     splits: Dict[str, List[ImageRecord]]
     protocols: Tuple[Protocol, ...]
@@ -62,7 +49,14 @@ def find_dataset(cfg: Any, name: str, **kwargs: Any) -> Any:
     if name not in DATASET_REGISTRY._obj_map:
         known = ", ".join(sorted(DATASET_REGISTRY._obj_map))
         raise ConfigError(f"DATASETS names {name!r}, which is not registered; there are {known}.")
-    return DATASET_REGISTRY.get(name)(root=data_root(), manifest=cfg.DATASETS.MANIFEST, **kwargs)
+    found = DATASET_REGISTRY.get(name)
+    if cfg.DATASETS.HOLDOUT:
+        if not hasattr(found, "row"):
+            raise ConfigError(
+                f"DATASETS.HOLDOUT works with VIF's data sets, not with fastreid's {name}; set 0."
+            )
+        kwargs["holdout"] = cfg.DATASETS.HOLDOUT
+    return found(root=data_root(), manifest=cfg.DATASETS.MANIFEST, **kwargs)
 
 
 def build_test_set(cfg: Any, name: str, show: bool = True) -> TestSet:
@@ -73,12 +67,13 @@ def build_test_set(cfg: Any, name: str, show: bool = True) -> TestSet:
     if hasattr(dataset, "protocols"):
         if not dataset.protocols:
             raise DataError(f"{name} has no query and gallery to score; take it out of DATASETS.TESTS.")
-        return TestSet(dataset.source, dataset.splits, dataset.protocols)
+        title = dataset.source if cfg.DATASETS.HOLDOUT else name
+        return TestSet(title, dataset.source, dataset.splits, dataset.protocols)
     splits = {
         split: [ImageRecord(path, int(pid), int(camid), "") for path, pid, camid in items]
         for split, items in (("query", dataset.query), ("gallery", dataset.gallery))
     }
-    return TestSet(name, splits, PROTOCOLS["DEFAULT"])
+    return TestSet(name, name, splits, PROTOCOLS["DEFAULT"])
 
 
 def build_transforms(cfg: Any, is_train: bool) -> T.Compose:
@@ -148,15 +143,29 @@ def _build_sampler(cfg: Any, items: List[Any]) -> Any:
 def build_train_loader(cfg: Any) -> DeviceLoader:
     """Endless batches of DATASETS.NAMES on MODEL.DEVICE; the same for any number of worker processes."""
     items: List[Any] = []
+    labels: Dict[str, List[np.ndarray]] = {name: [] for name in cfg.DATALOADER.LABELS}
     for name in cfg.DATASETS.NAMES:
         dataset = find_dataset(cfg, name, combineall=cfg.DATASETS.COMBINEALL)
         if comm.is_main_process():
             dataset.show_train()
         items.extend(dataset.train)
+        for label, rows in labels.items():
+            rows.append(_train_labels(dataset, name, label))
     if not items:
         raise DataError(f"{', '.join(cfg.DATASETS.NAMES)} has no training images; check DATASETS.NAMES.")
     transform = build_transforms(cfg, is_train=True)
-    image_set = ImageSet(items, transform, seed=cfg.SEED, relabel=True, read=T.read_image_fast)
+    if labels and comm.is_main_process():
+        logger.info(
+            "%s reads, beside identities, these labels: %s", cfg.MODEL.META_ARCHITECTURE, ", ".join(labels)
+        )
+    image_set = ImageSet(
+        items,
+        transform,
+        seed=cfg.SEED,
+        relabel=True,
+        read=T.read_image_fast,
+        labels={name: np.concatenate(rows) for name, rows in labels.items()},
+    )
     world = comm.get_world_size()
     batches = CountedBatchSampler(
         PrivateRandom(_build_sampler(cfg, items)),
@@ -167,6 +176,17 @@ def build_train_loader(cfg: Any) -> DeviceLoader:
     device = cfg.MODEL.DEVICE
     loader = make_loader(image_set, batches, cfg.DATALOADER.NUM_WORKERS, pin_memory=device.startswith("cuda"))
     return DeviceLoader(loader, device)
+
+
+def _train_labels(dataset: Any, name: str, label: str) -> np.ndarray:
+    """`train_labels` of one of our data sets; fastreid's own have none."""
+    if not hasattr(dataset, "train_labels"):
+        raise DataError(
+            f"DATALOADER.LABELS asks for {label!r}, which data set {name} of fastreid does not have."
+        )
+    if len(dataset.train) != len(dataset.splits["train"]):
+        raise ConfigError("DATALOADER.LABELS does not go with DATASETS.COMBINEALL; turn one of them off.")
+    return dataset.train_labels(label)
 
 
 def build_test_loader(

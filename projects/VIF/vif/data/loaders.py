@@ -5,7 +5,7 @@ counts its draws, and draw number d gets its own generator from (seed, d). So re
 number of workers, and a run can go on from any draw.
 """
 
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -29,6 +29,7 @@ class ImageSet(Dataset):  # type: ignore[type-arg, unused-ignore]
         seed: first half of every draw's seed, >= 0.
         relabel: True numbers identities and cameras from 0 in sorted order, as training needs it.
         read: `path -> uint8 (H, W, 3)`.
+        labels: more labels of each record by name, arrays (len(items), ...), as some systems read them.
 
     Attributes:
         img_items: the records.
@@ -46,8 +47,10 @@ class ImageSet(Dataset):  # type: ignore[type-arg, unused-ignore]
         seed: int = 0,
         relabel: bool = False,
         read: Any = read_image,
+        labels: Optional[Mapping[str, np.ndarray]] = None,
     ):
         self.img_items = list(items)
+        self.labels = dict(labels or {})
         self.transform = transform
         self.seed = checks.integer("seed", seed, 0)
         self.relabel = relabel
@@ -78,7 +81,7 @@ class ImageSet(Dataset):  # type: ignore[type-arg, unused-ignore]
 
         Returns:
             ``images`` uint8 tensor (3, H, W), ``targets`` and ``camids`` int, ``img_paths`` str and
-            ``index`` int, the place in `img_items`.
+            ``index`` int, the place in `img_items`; and the image's row of each of `labels`.
         """
         draw, index = key if isinstance(key, tuple) else (0, key)
         path, pid, camid = self.img_items[index][:3]
@@ -93,6 +96,7 @@ class ImageSet(Dataset):  # type: ignore[type-arg, unused-ignore]
             "camids": self._cam_label[camid] if self.relabel else camid,
             "img_paths": path,
             "index": index,
+            **{name: values[index] for name, values in self.labels.items()},
         }
 
 
@@ -107,7 +111,8 @@ def collate(batch: Sequence[Sample]) -> Dict[str, Any]:
     """Samples as one batch.
 
     Returns:
-        ``images`` uint8 (B, 3, H, W), ``targets``, ``camids`` and ``index`` int64 (B,), ``img_paths`` list.
+        ``images`` uint8 (B, 3, H, W), ``targets``, ``camids`` and ``index`` int64 (B,), ``img_paths`` list;
+        further labels as tensors (B, ...).
 
     Raises:
         DataError: images differ in size; names two of them.
@@ -120,9 +125,9 @@ def collate(batch: Sequence[Sample]) -> Dict[str, Any]:
                 f"{sample['img_paths']} is {tuple(sample['images'].shape[1:])}; resize to (height, width)"
             )
     result: Dict[str, Any] = {"images": torch.stack([sample["images"] for sample in batch])}
-    for name in ("targets", "camids", "index"):
-        result[name] = torch.tensor([sample[name] for sample in batch], dtype=torch.int64)
     result["img_paths"] = [sample["img_paths"] for sample in batch]
+    for name in batch[0].keys() - result.keys():
+        result[name] = torch.from_numpy(np.stack([np.asarray(sample[name]) for sample in batch]))
     return result
 
 

@@ -1,11 +1,29 @@
 """Backbones registered with fastreid: a ViT of any size."""
 
-from typing import Any
+from typing import Any, Dict
 
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.backbones.vision_transformer import VisionTransformer
 
 from ..errors import ConfigError
+
+
+def vit_arguments(cfg: Any) -> Dict[str, Any]:
+    """What fastreid's VisionTransformer takes, in the size of MODEL.BACKBONE.VIT: ViT-B/16 by default."""
+    backbone = cfg.MODEL.BACKBONE
+    return {
+        "img_size": cfg.INPUT.SIZE_TRAIN,
+        "patch_size": backbone.VIT.PATCH_SIZE,
+        "stride_size": backbone.STRIDE_SIZE,
+        "embed_dim": backbone.VIT.EMBED_DIM,
+        "depth": backbone.VIT.DEPTH,
+        "num_heads": backbone.VIT.NUM_HEADS,
+        "mlp_ratio": backbone.VIT.MLP_RATIO,
+        "qkv_bias": True,
+        "drop_rate": backbone.DROP_RATIO,
+        "attn_drop_rate": backbone.ATT_DROP_RATE,
+        "drop_path_rate": backbone.DROP_PATH_RATIO,
+    }
 
 
 @BACKBONE_REGISTRY.register()
@@ -15,22 +33,9 @@ def build_vif_vit_backbone(cfg: Any) -> VisionTransformer:
     Images (B, 3, H, W) of INPUT.SIZE_TRAIN in, class tokens (B, D, 1, 1) out. It starts from random weights;
     MODEL.WEIGHTS loads a trained model.
     """
-    backbone = cfg.MODEL.BACKBONE
-    if backbone.PRETRAIN:
+    if cfg.MODEL.BACKBONE.PRETRAIN:
         raise ConfigError(
             "MODEL.BACKBONE.PRETRAIN=True: no ImageNet weights fit build_vif_vit_backbone; load a checkpoint "
             "through MODEL.WEIGHTS, or use build_vit_backbone (ViT small or base)."
         )
-    return VisionTransformer(
-        img_size=cfg.INPUT.SIZE_TRAIN,
-        patch_size=backbone.VIT.PATCH_SIZE,
-        stride_size=backbone.STRIDE_SIZE,
-        embed_dim=backbone.VIT.EMBED_DIM,
-        depth=backbone.VIT.DEPTH,
-        num_heads=backbone.VIT.NUM_HEADS,
-        mlp_ratio=backbone.VIT.MLP_RATIO,
-        qkv_bias=True,
-        drop_rate=backbone.DROP_RATIO,
-        attn_drop_rate=backbone.ATT_DROP_RATE,
-        drop_path_rate=backbone.DROP_PATH_RATIO,
-    )
+    return VisionTransformer(**vit_arguments(cfg))

@@ -2,12 +2,14 @@
 
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Type
 
+import numpy as np
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.datasets.bases import ImageDataset
 
-from ...errors import ConfigError
+from ...errors import ConfigError, DataError
 from ...evaluation.protocols import PROTOCOLS, Protocol, view_protocols
 from ...records import AERIAL, GROUND
+from ..holdout import hold_out
 from .agreid import read_agreidv1, read_agreidv2
 from .cargo import read_cargo, read_synthag
 from .checks import Splits
@@ -50,12 +52,14 @@ class AerialGroundDataset(ImageDataset):
     Args:
         root: data root; fastreid passes FASTREID_DATASETS, "datasets" by default.
         manifest: CSV file, for AGManifest only (DATASETS.MANIFEST).
+        holdout: share of the training identities to test on in place of the test set (DATASETS.HOLDOUT).
         **kwargs: of fastreid's `ImageDataset`.
 
     Attributes:
         splits: the records, with views, by split name.
         protocols: what the data set is scored on; empty for a manifest without test images.
-        source: name of the data set whose features serve; equal for CARGO and CARGO_AG.
+        source: name of the data set whose features serve; equal for CARGO and CARGO_AG. "CARGO held-out"
+            when the test is on held-out training identities.
         train: (path, "{source}_{pid}", "{source}_{camid}") for each image: no view label.
         query, gallery: (path, pid, camid), ints. All images, or one protocol's for CARGO_AA, CARGO_GG and
             CARGO_AG, so that fastreid's own evaluator gives that protocol's numbers.
@@ -64,16 +68,47 @@ class AerialGroundDataset(ImageDataset):
     row: Row
     dataset_name: str
 
-    def __init__(self, root: str = "datasets", manifest: Optional[str] = None, **kwargs: Any) -> None:
+    LABELS = ("views",)  # what `train_labels` knows
+
+    def __init__(
+        self, root: str = "datasets", manifest: Optional[str] = None, holdout: float = 0.0, **kwargs: Any
+    ) -> None:
         row = self.row
         self.source = row.source
         self.splits = row.read(manifest if row.source == "AGManifest" else root)
         self.protocols = _protocols(row, self.splits)
+        if holdout:
+            if row.name != row.source:
+                raise ConfigError(
+                    f"DATASETS.HOLDOUT holds out identities of {row.source}, not of {row.name}."
+                )
+            self.source = f"{row.source} held-out"
+            self.splits = hold_out(self.splits, holdout)
+            self.protocols = view_protocols([r.view for r in self.splits["query"]])
         train = [(r.path, f"{row.source}_{r.pid}", f"{row.source}_{r.camid}") for r in self.splits["train"]]
         only = self.protocols[0] if row.name != row.source else None
         super().__init__(
             train, _items(self.splits, "query", only), _items(self.splits, "gallery", only), **kwargs
         )
+
+    def train_labels(self, name: str) -> np.ndarray:
+        """A further label of each training image, for the systems that ask for it in DATALOADER.LABELS.
+
+        Args:
+            name: ``views``: int64 (N,), 0 aerial, 1 any other view.
+
+        Raises:
+            ConfigError: the name is unknown.
+            DataError: the data set does not have this label.
+        """
+        if name != "views":
+            raise ConfigError(f"DATALOADER.LABELS names {name!r}; there are {', '.join(self.LABELS)}.")
+        views = [r.view for r in self.splits["train"]]
+        if not all(views):
+            raise DataError(
+                f"{self.dataset_name} has training images without a view; label each with its view."
+            )
+        return np.array([0 if view == AERIAL else 1 for view in views], dtype=np.int64)
 
 
 def _protocols(row: Row, splits: Splits) -> Tuple[Protocol, ...]:

@@ -1,5 +1,6 @@
 """Image transforms: `op(image, rng) -> image` on uint8 RGB arrays (H, W, 3), and readers of image files."""
 
+from vif.data.transforms.alternatives import PatchShuffle, RandomRotation
 from vif.data.transforms.base import Compose, Transform
 from vif.data.transforms.erasing import RandomErasing
 from vif.data.transforms.geometry import HorizontalFlip, PadCrop, Resize
@@ -16,9 +17,11 @@ __all__ = [
     "PILTransform",
     "PadCrop",
     "PatchLevelRotateMix",
+    "PatchShuffle",
     "RandomAffine",
     "RandomErasing",
     "RandomResizedCrop",
+    "RandomRotation",
     "Resize",
     "Transform",
     "patch_probability",
