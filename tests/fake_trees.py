@@ -2,10 +2,12 @@
 
 import csv
 from pathlib import Path
-from typing import Iterable, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
+from vif.data.synth.attributes import attribute_bytes
 
 V1_FOLDERS = {
     "bounding_box_train": (0, 3),
@@ -20,6 +22,57 @@ V2_LISTS = {
     "exp4_cctv_to_aerial.txt": (3, 0),
     "exp5_wearable_to_aerial.txt": (2, 0),
 }
+
+# the 88 binary attributes of AG-ReIDv1 and v2, by the 15 of their READMEs
+QUT = {
+    "gender": "male female unknown",
+    "age": "young middle old unknown",
+    "height": "child short medium tall unknown",
+    "weight": "thin medium fat unknown",
+    "ethnic": "white black asian india unknown",
+    "haircolor": "black brown white red gray occluded unknown",
+    "hairstyle": "bald short medium long horsetail unknown",
+    "beard": "on off unknown",
+    "moustache": "on off unknown",
+    "glasses": "normal sun off unknown",
+    "head": "hat scarf neckless occluded unknown",
+    "upper": "tshirt blouse sweater coat bikini naked dress uniform shirt suit hoodie cardiga unknown",
+    "lower": "jeans leggins pants shorts skirt bikini dress uniform suit unknown",
+    "feet": "sportshoe classicshoe highheels boots sandals nothing unknown",
+    "bag": "normal backpack handbag rolling umbrella sportif market nothing unknown",
+}
+
+
+def write_attributes(
+    path: Path, train: Dict[int, Dict[str, int]], test: Dict[int, Dict[str, int]], name: str = "qut_attribute"
+) -> Path:
+    """Write an attribute file of AG-ReID's form; `train` and `test` are pid -> {field: 1 or 2}."""
+    parts = {}
+    for part, rows in (("train", train), ("test", test)):
+        fields = sorted({field for row in rows.values() for field in row})
+        parts[part] = {field: np.array([row[field] for row in rows.values()], np.uint8) for field in fields}
+        parts[part]["image_index"] = np.array([f"{pid:010d}" for pid in rows], dtype=object)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    savemat(path, {name: parts})
+    return path
+
+
+def qut_row(pid: int) -> Dict[str, int]:
+    """The 88 binary attributes of one identity, 1 no, 2 yes: one value of each of the 15, seeded."""
+    rng = np.random.default_rng(pid)
+    row = {}
+    for group, values in QUT.items():
+        names = values.split()
+        chosen = rng.integers(len(names))
+        row.update({group + value: 1 + int(k == chosen) for k, value in enumerate(names)})
+    return row
+
+
+def write_qut(path: Path, ids: int) -> Path:
+    """The attribute file of `make_agreidv1` and `make_agreidv2`."""
+    sides = ([int(f"{person:04d}{time:05d}0") for person in range(ids)] for time in (4041, 2140))
+    train, test = ({pid: qut_row(pid) for pid in side} for side in sides)
+    return write_attributes(path, train, test)
 
 
 def write_image(
@@ -65,8 +118,11 @@ def make_cargo(
 
 
 def make_synthag(root: Path, ids: int = 4, images: int = 1, size: Tuple[int, int] = (32, 64)) -> Path:
-    """As `make_cargo`, under the name of SynthAG."""
-    return make_cargo(root, ids, images, size=size, name="SynthAG")
+    """As `make_cargo`, under the name of SynthAG, with its attribute file."""
+    home = make_cargo(root, ids, images, size=size, name="SynthAG")
+    content = attribute_bytes(0, range(1, ids + 1), range(ids + 1, 2 * ids + 1))
+    (home / "synthag_attributes.mat").write_bytes(content)
+    return home
 
 
 def agreid_name(
@@ -88,6 +144,7 @@ def make_agreidv1(
                 for i in range(images):
                     file = agreid_name(person, camera, 1000 * k + i, time=4041 if k == 0 else 2140)
                     write_image(home / folder / file, pid, camera, size)
+    write_qut(home / "qut_attribute_v4_88_attributes.mat", ids)
     return home
 
 
@@ -127,6 +184,7 @@ def make_agreidv2(
         lines = [*reversed(listed["query"][query_camera]), *listed["gallery"][gallery_camera]]
         text = line_end.join(lines) + (line_end if last_line_end else "")
         (outer / file).write_bytes(text.encode())
+    write_qut(outer / "qut_attribute_v8.mat", ids)
     return home
 
 

@@ -8,8 +8,8 @@ from fastreid.config import get_cfg
 CONFIGS = Path(__file__).parents[1] / "configs"
 # on top of any shipped config: a ViT of one block on 32 x 16 pixels, two iterations
 TINY = [
-    *("MODEL.BACKBONE.NAME", "build_vif_vit_backbone", "MODEL.BACKBONE.PRETRAIN", False),
-    *("MODEL.BACKBONE.FEAT_DIM", 16, "MODEL.BACKBONE.VIT.EMBED_DIM", 16, "MODEL.BACKBONE.VIT.DEPTH", 1),
+    *("MODEL.BACKBONE.PRETRAIN", False, "MODEL.BACKBONE.FEAT_DIM", 16),
+    *("MODEL.BACKBONE.VIT.EMBED_DIM", 16, "MODEL.BACKBONE.VIT.DEPTH", 1),
     *(
         "MODEL.BACKBONE.VIT.NUM_HEADS",
         2,
@@ -31,6 +31,8 @@ def tiny_cfg(name, output, *opts):
     cfg = get_cfg()
     vif.add_vif_config(cfg)
     cfg.merge_from_file(str(CONFIGS / name))
+    if cfg.MODEL.BACKBONE.NAME == "build_vit_backbone":  # which has two sizes, neither of them tiny
+        cfg.MODEL.BACKBONE.NAME = "build_vif_vit_backbone"
     cfg.merge_from_list([*TINY, "OUTPUT_DIR", str(output), *opts])
     cfg.freeze()
     return cfg

@@ -5,6 +5,7 @@ import sys
 from typing import Any, List, Optional, Tuple
 
 from .errors import ConfigError, EvaluationError, VIFError
+from .experiments.cli import add_commands
 
 
 def _synth(args: argparse.Namespace) -> None:
@@ -178,6 +179,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--set", nargs="+", default=[], metavar="KEY VALUE", help="config keys to change in every run"
     )
     sweep.set_defaults(run=_sweep)
+    add_commands(commands)
     return parser
 
 

@@ -80,17 +80,23 @@ def install() -> None:
 
 
 def build_optimizer(cfg: Any, model: Any, contiguous: bool = True) -> Any:
-    """fastreid's optimizer, with gradients that are zeroed and not dropped.
+    """fastreid's optimizer; gradients are zeroed and not dropped, layers are frozen by their whole name.
 
     Serves: fastreid lays all parameters and gradients out in flat buffers and steps on those. Since torch 2.0
     `zero_grad()` sets gradients to None; then the flat buffer has none, the optimizer steps over nothing, and
     the weights stay as they were, without an error. Can go when fastreid zeroes in place.
+
+    Serves: MODEL.FREEZE_LAYERS, which fastreid takes as prefixes: MGN's "b1" also froze its head "b1_head",
+    so that nothing trained for FREEZE_ITERS. Can go when fastreid compares whole names, as its hook does.
 
     Returns:
         (optimizer, parameter wrapper), as fastreid returns them.
     """
     from fastreid.solver.build import build_optimizer as fastreid_build_optimizer
 
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.FREEZE_LAYERS = [rf"{name}\." for name in cfg.MODEL.FREEZE_LAYERS]  # regular expressions there
     optimizer, wrapper = fastreid_build_optimizer(cfg, model, contiguous)
     optimizer.zero_grad = functools.partial(optimizer.zero_grad, set_to_none=False)
     return optimizer, wrapper

@@ -1,5 +1,6 @@
 """Every config key of VIF: default, meaning, the paper's symbol; and the check that a config can run."""
 
+import importlib.util
 import math
 import os
 from typing import Any, Dict, Tuple
@@ -50,6 +51,19 @@ def add_vif_config(cfg: CN) -> None:
     cfg.MODEL.VDT.VIEW_WEIGHT = 0.001  # cross entropy of the view classifier
     cfg.MODEL.VDT.ORTHOGONAL_WEIGHT = 0.001  # |cosine| of the view-independent and the view feature
 
+    # MODEL.META_ARCHITECTURE Explain; the weights are those of the published code of AMD, on which it builds.
+    cfg.MODEL.EXPLAIN = CN()
+    cfg.MODEL.EXPLAIN.NUM_ATTRIBUTES = 88  # K: binary attributes of the training set; 88 in AG-ReIDv1 and v2
+    cfg.MODEL.EXPLAIN.SHARE = 0.5  # of the ViT's blocks, shared with the interpreter (AMD: 2 of 4 stages)
+    cfg.MODEL.EXPLAIN.DISTILLATION_WEIGHT = 1.0  # metric distillation loss
+    cfg.MODEL.EXPLAIN.PRIOR_WEIGHT = 10.0  # attribute prior loss
+
+    # MODEL.META_ARCHITECTURE PCB.
+    cfg.MODEL.PCB = CN()
+    cfg.MODEL.PCB.STRIPES = 6  # horizontal stripes; divides the rows of the backbone's feature map
+    cfg.MODEL.PCB.DIM = 256  # dimensions of a stripe
+    cfg.MODEL.PCB.DROPOUT = 0.5  # share of a pooled stripe's channels that training drops
+
     # A ViT of any size: MODEL.BACKBONE.NAME build_vif_vit_backbone or build_vdt_backbone.
     cfg.MODEL.BACKBONE.VIT = CN()
     cfg.MODEL.BACKBONE.VIT.EMBED_DIM = 768  # D: token width; MODEL.BACKBONE.FEAT_DIM must equal it
@@ -58,8 +72,15 @@ def add_vif_config(cfg: CN) -> None:
     cfg.MODEL.BACKBONE.VIT.MLP_RATIO = 4.0  # hidden width of the MLP / EMBED_DIM
     cfg.MODEL.BACKBONE.VIT.PATCH_SIZE = 16  # side of a token's patch; its step is MODEL.BACKBONE.STRIDE_SIZE
 
+    # Any vision transformer of timm: MODEL.BACKBONE.NAME build_vif_timm_backbone.
+    cfg.MODEL.BACKBONE.TIMM = CN()
+    cfg.MODEL.BACKBONE.TIMM.NAME = ""  # timm's name, with the tag of its weights: vit_small_patch14_dinov2.lvd142m
+
     # CSV of data set AGManifest: header split,path,pid,camid,view; paths relative to it.
     cfg.DATASETS.MANIFEST = ""
+
+    # Attribute file, for "attributes" in DATALOADER.LABELS; empty: its usual place in the data set's folder.
+    cfg.DATASETS.ATTRIBUTES = ""
 
     # Share of the training identities that is held out: training leaves them out, and the test is on them and
     # not on the test set. For choosing settings; 0: train on all, test on the test set.
@@ -68,6 +89,9 @@ def add_vif_config(cfg: CN) -> None:
     # Labels beside identities that the trainer's batches carry: "views" (0 aerial, 1 other), "attributes". Only
     # systems that are defined by them read any (VDT, Explain); VIF never does.
     cfg.DATALOADER.LABELS = ()
+
+    # The AMSGrad variant of SOLVER.OPT Adam or AdamW, which fastreid has no key for.
+    cfg.SOLVER.AMSGRAD = False
 
     # Iterations between two lines of progress.
     cfg.SOLVER.LOG_PERIOD = 50
@@ -106,6 +130,13 @@ _RANGES: Dict[str, Tuple[float, float]] = {
     "MODEL.LOSSES.VIAL.SCALE": (0.0, 1e6),
     "MODEL.VDT.VIEW_WEIGHT": (0.0, 1e6),
     "MODEL.VDT.ORTHOGONAL_WEIGHT": (0.0, 1e6),
+    "MODEL.EXPLAIN.NUM_ATTRIBUTES": (1, 1e4),
+    "MODEL.EXPLAIN.SHARE": _UNIT,
+    "MODEL.EXPLAIN.DISTILLATION_WEIGHT": (0.0, 1e6),
+    "MODEL.EXPLAIN.PRIOR_WEIGHT": (0.0, 1e6),
+    "MODEL.PCB.STRIPES": (1, 64),
+    "MODEL.PCB.DIM": (1, 8192),
+    "MODEL.PCB.DROPOUT": (0.0, 0.99),
     "MODEL.BACKBONE.VIT.EMBED_DIM": (8, 8192),
     "MODEL.BACKBONE.VIT.DEPTH": (1, 128),
     "MODEL.BACKBONE.VIT.NUM_HEADS": (1, 256),
@@ -129,6 +160,13 @@ _CHOICES: Dict[str, Tuple[str, ...]] = {
     "TEST.BEST_METRIC": _METRICS,
     "TEST.METRIC": ("cosine", "euclidean"),
 }
+# channels of fastreid's convolutional backbones by MODEL.BACKBONE.DEPTH
+_CHANNELS: Dict[str, Dict[str, int]] = {
+    "build_resnet_backbone": {"18x": 512, "34x": 512, "50x": 2048, "101x": 2048},
+    "build_osnet_backbone": {"x1_0": 512, "x0_75": 384, "x0_5": 256, "x0_25": 128},
+}
+# the only losses of systems that are defined by them
+_OWN_LOSSES: Dict[str, Tuple[str, ...]] = {"PCB": ("CrossEntropyLoss",), "VV": ("TripletLoss",)}
 # fastreid's own losses; any other name must be in LOSS_REGISTRY
 FASTREID_LOSSES = ("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface")
 
@@ -157,7 +195,12 @@ def check_config(cfg: CN) -> None:
             raise ConfigError(f"{key}={lookup(cfg, key)!r} is unknown; choose one of {', '.join(allowed)}.")
     _check_names(cfg)
     _check_system(cfg)
+    _check_convolutional(cfg)
     _check_sizes(cfg)
+    if cfg.MODEL.BACKBONE.NAME == "build_vif_timm_backbone":
+        from .modeling.timm_backbone import check_timm_backbone
+
+        check_timm_backbone(cfg)
     _check_files(cfg)
 
 
@@ -209,6 +252,44 @@ def _check_system(cfg: CN) -> None:
         )
 
 
+def _check_convolutional(cfg: CN) -> None:
+    """Settings of PCB, VV, MGN and fastreid's convolutional backbones that would fail later or do nothing."""
+    backbone, losses = cfg.MODEL.BACKBONE, cfg.MODEL.LOSSES
+    name, depth = cfg.MODEL.META_ARCHITECTURE, backbone.DEPTH
+    if tuple(losses.NAME) != _OWN_LOSSES.get(name, tuple(losses.NAME)):
+        raise ConfigError(
+            f"MODEL.LOSSES.NAME={tuple(losses.NAME)} does not go with MODEL.META_ARCHITECTURE={name!r}, "
+            f"which is defined by its losses; set it to {_OWN_LOSSES[name]}."
+        )
+    if name == "VV" and (losses.TRI.NORM_FEAT or cfg.MODEL.HEADS.EMBEDDING_DIM < 1):
+        raise ConfigError(
+            f"MODEL.META_ARCHITECTURE='VV' needs MODEL.HEADS.EMBEDDING_DIM={cfg.MODEL.HEADS.EMBEDDING_DIM} "
+            f"above 0 and MODEL.LOSSES.TRI.NORM_FEAT={losses.TRI.NORM_FEAT} off: its embedding is linear and "
+            "not normalised."
+        )
+    bottlenecks = backbone.NAME == "build_resnet_backbone" and depth in ("50x", "101x")
+    if name == "MGN" and not bottlenecks:
+        raise ConfigError(
+            "MODEL.META_ARCHITECTURE='MGN' copies the last stage of a ResNet with bottleneck blocks, not "
+            f"of MODEL.BACKBONE.NAME={backbone.NAME!r} with DEPTH={depth!r}; take build_resnet_backbone "
+            "with 50x or 101x."
+        )
+    channels = _CHANNELS.get(backbone.NAME)
+    if channels is None:
+        return
+    if channels.get(depth) != backbone.FEAT_DIM:
+        known = ", ".join(f"{key} ({value})" for key, value in channels.items())
+        raise ConfigError(
+            f"MODEL.BACKBONE.DEPTH={depth!r} with FEAT_DIM={backbone.FEAT_DIM} is no {backbone.NAME}; the "
+            f"depths and their FEAT_DIM are {known}."
+        )
+    if backbone.WITH_NL and not bottlenecks:
+        raise ConfigError(
+            f"MODEL.BACKBONE.WITH_NL=True does nothing in {backbone.NAME} {depth}: fastreid has non-local "
+            "blocks in ResNet 50x and 101x only; take one of them, or turn WITH_NL off."
+        )
+
+
 def _check_sizes(cfg: CN) -> None:
     batch, instances = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE
     if "Identity" in cfg.DATALOADER.SAMPLER_TRAIN and batch % instances:
@@ -245,6 +326,21 @@ def _check_files(cfg: CN) -> None:
             "of ViT-B/16 in timm's format (jx_vit_base_p16_224-80ecf9dd.pth, from timm's releases) and "
             "put them there, or start from random weights with MODEL.BACKBONE.PRETRAIN False."
         )
-    for key, path in (("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS), ("DATASETS.MANIFEST", cfg.DATASETS.MANIFEST)):
+    if backbone.PRETRAIN and backbone.PRETRAIN_PATH and not os.path.isfile(backbone.PRETRAIN_PATH):
+        raise ConfigError(
+            f"MODEL.BACKBONE.PRETRAIN_PATH={backbone.PRETRAIN_PATH!r} is no file; put ImageNet weights "
+            "there, or start from random weights with MODEL.BACKBONE.PRETRAIN False."
+        )
+    downloads = backbone.PRETRAIN and not backbone.PRETRAIN_PATH and backbone.NAME in _CHANNELS
+    if downloads and importlib.util.find_spec("gdown") is None:
+        raise ConfigError(
+            "MODEL.BACKBONE.PRETRAIN=True without PRETRAIN_PATH: fastreid downloads the weights of "
+            f"{backbone.NAME} with the package gdown, which is not installed; `pip install gdown`, name a "
+            "file in MODEL.BACKBONE.PRETRAIN_PATH, or set MODEL.BACKBONE.PRETRAIN False."
+        )
+    if cfg.SOLVER.AMSGRAD and cfg.SOLVER.OPT not in ("Adam", "AdamW"):
+        raise ConfigError(f"SOLVER.AMSGRAD=True works with SOLVER.OPT Adam or AdamW, not {cfg.SOLVER.OPT!r}.")
+    for key in ("MODEL.WEIGHTS", "DATASETS.MANIFEST", "DATASETS.ATTRIBUTES"):
+        path = lookup(cfg, key)
         if path and "://" not in path and not os.path.isfile(path):
             raise ConfigError(f"{key}={path!r} is no file; check the path (the run is in {os.getcwd()}).")

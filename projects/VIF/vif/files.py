@@ -30,9 +30,13 @@ def atomic_path(path: str) -> Iterator[str]:
         raise
 
 
-def write_json(path: str, content: Any) -> None:
-    """Write JSON through `atomic_path`; the folder is made when it is missing."""
+def write_text(path: str, text: str) -> None:
+    """Write UTF-8 text through `atomic_path`; the folder is made when it is missing."""
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with atomic_path(path) as partial, open(partial, "w", encoding="utf-8") as f:
-        json.dump(content, f, indent=2)
-        f.write("\n")
+        f.write(text)
+
+
+def write_json(path: str, content: Any) -> None:
+    """`write_text` of JSON."""
+    write_text(path, json.dumps(content, indent=2) + "\n")

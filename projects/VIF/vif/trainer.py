@@ -20,6 +20,8 @@ from .hooks import BestCheckpointer, CollapseWarning, ProgressWriter, Writers
 from .registries import EVALUATOR_REGISTRY
 
 logger = logging.getLogger(__name__)
+# identity classifiers in checkpoints: of fastreid's Baseline and what derives from it, PCB, fastreid's MGN
+CLASSIFIERS = ("heads.weight", "heads.classifiers.0.weight", "b1_head.weight")
 
 
 def prepare(cfg: Any) -> Any:
@@ -63,8 +65,17 @@ class VIFTrainer(DefaultTrainer):
         return super().build_model(prepare(cfg))
 
     @classmethod
+    def build_optimizer(cls, cfg: Any, model: Any) -> Any:
+        """fastreid's optimizer and parameter wrapper, with SOLVER.AMSGRAD."""
+        optimizer, wrapper = super().build_optimizer(cfg, model)
+        if cfg.SOLVER.AMSGRAD:
+            for group in optimizer.param_groups:
+                group["amsgrad"] = True
+        return optimizer, wrapper
+
+    @classmethod
     def build_lr_scheduler(cls, cfg: Any, optimizer: Any, iters_per_epoch: int) -> Any:
-        """fastreid's schedule; a run shorter than its warm-up says so instead of dividing by zero."""
+        """fastreid's schedule; a run shorter than warm-up or delay says so instead of dividing by zero."""
         warmup_epochs = -(-cfg.SOLVER.WARMUP_ITERS // iters_per_epoch)
         if warmup_epochs >= cfg.SOLVER.MAX_EPOCH:
             logger.warning(
@@ -74,9 +85,17 @@ class VIFTrainer(DefaultTrainer):
                 cfg.SOLVER.MAX_EPOCH,
                 iters_per_epoch,
             )
+        elif cfg.SOLVER.DELAY_EPOCHS >= cfg.SOLVER.MAX_EPOCH:
+            logger.warning(
+                "SOLVER.DELAY_EPOCHS=%d fills all %d epochs: the learning rate stays at SOLVER.BASE_LR",
+                cfg.SOLVER.DELAY_EPOCHS,
+                cfg.SOLVER.MAX_EPOCH,
+            )
+        idle = max(warmup_epochs, cfg.SOLVER.DELAY_EPOCHS)
+        if idle >= cfg.SOLVER.MAX_EPOCH:
             cfg = cfg.clone()
             cfg.defrost()
-            cfg.SOLVER.MAX_EPOCH = warmup_epochs + 1  # the cosine's length, never reached
+            cfg.SOLVER.MAX_EPOCH = idle + 1  # the cosine's length, never reached
         return super().build_lr_scheduler(cfg, optimizer, iters_per_epoch)
 
     @classmethod
@@ -141,8 +160,9 @@ class VIFTrainer(DefaultTrainer):
             raise DataError(f"{path} is no fastreid checkpoint: it holds no 'model'.")
         cfg = cfg.clone()
         cfg.defrost()
-        classes = checkpoint["model"].get("heads.weight")
-        cfg.MODEL.HEADS.NUM_CLASSES = 0 if classes is None else len(classes)
+        found = [checkpoint["model"][key] for key in CLASSIFIERS if key in checkpoint["model"]]
+        cfg.MODEL.HEADS.NUM_CLASSES = len(found[0]) if found else 0
+        cfg.MODEL.BACKBONE.PRETRAIN = False  # the checkpoint holds the whole model
         model = cls.build_model(cfg)
         compat.engine_classes()["Checkpointer"](model).load(path)
         return model

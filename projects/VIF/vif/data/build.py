@@ -56,7 +56,8 @@ def find_dataset(cfg: Any, name: str, **kwargs: Any) -> Any:
                 f"DATASETS.HOLDOUT works with VIF's data sets, not with fastreid's {name}; set 0."
             )
         kwargs["holdout"] = cfg.DATASETS.HOLDOUT
-    return found(root=data_root(), manifest=cfg.DATASETS.MANIFEST, **kwargs)
+    data = cfg.DATASETS
+    return found(root=data_root(), manifest=data.MANIFEST, attributes=data.ATTRIBUTES, **kwargs)
 
 
 def build_test_set(cfg: Any, name: str, show: bool = True) -> TestSet:
@@ -164,7 +165,7 @@ def build_train_loader(cfg: Any) -> DeviceLoader:
         seed=cfg.SEED,
         relabel=True,
         read=T.read_image_fast,
-        labels={name: np.concatenate(rows) for name, rows in labels.items()},
+        labels={name: _joined(cfg, name, rows) for name, rows in labels.items()},
     )
     world = comm.get_world_size()
     batches = CountedBatchSampler(
@@ -187,6 +188,16 @@ def _train_labels(dataset: Any, name: str, label: str) -> np.ndarray:
     if len(dataset.train) != len(dataset.splits["train"]):
         raise ConfigError("DATALOADER.LABELS does not go with DATASETS.COMBINEALL; turn one of them off.")
     return dataset.train_labels(label)
+
+
+def _joined(cfg: Any, label: str, rows: List[np.ndarray]) -> np.ndarray:
+    """One label of all training sets."""
+    if label == "attributes" and len(rows) > 1:
+        raise ConfigError(
+            f"DATALOADER.LABELS asks for attributes of DATASETS.NAMES={tuple(cfg.DATASETS.NAMES)}; each data "
+            "set has attributes of its own: train on one of them."
+        )
+    return np.concatenate(rows)
 
 
 def build_test_loader(

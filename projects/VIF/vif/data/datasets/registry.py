@@ -11,6 +11,7 @@ from ...evaluation.protocols import PROTOCOLS, Protocol, view_protocols
 from ...records import AERIAL, GROUND
 from ..holdout import hold_out
 from .agreid import read_agreidv1, read_agreidv2
+from .attributes import find_attributes, read_attributes
 from .cargo import read_cargo, read_synthag
 from .checks import Splits
 from .manifest import read_manifest
@@ -52,6 +53,7 @@ class AerialGroundDataset(ImageDataset):
     Args:
         root: data root; fastreid passes FASTREID_DATASETS, "datasets" by default.
         manifest: CSV file, for AGManifest only (DATASETS.MANIFEST).
+        attributes: attribute file, where it is not in its usual place (DATASETS.ATTRIBUTES).
         holdout: share of the training identities to test on in place of the test set (DATASETS.HOLDOUT).
         **kwargs: of fastreid's `ImageDataset`.
 
@@ -68,12 +70,18 @@ class AerialGroundDataset(ImageDataset):
     row: Row
     dataset_name: str
 
-    LABELS = ("views",)  # what `train_labels` knows
+    LABELS = ("views", "attributes")  # what `train_labels` knows
 
     def __init__(
-        self, root: str = "datasets", manifest: Optional[str] = None, holdout: float = 0.0, **kwargs: Any
+        self,
+        root: str = "datasets",
+        manifest: Optional[str] = None,
+        holdout: float = 0.0,
+        attributes: str = "",
+        **kwargs: Any,
     ) -> None:
         row = self.row
+        self.root, self.attributes = root, attributes
         self.source = row.source
         self.splits = row.read(manifest if row.source == "AGManifest" else root)
         self.protocols = _protocols(row, self.splits)
@@ -95,12 +103,16 @@ class AerialGroundDataset(ImageDataset):
         """A further label of each training image, for the systems that ask for it in DATALOADER.LABELS.
 
         Args:
-            name: ``views``: int64 (N,), 0 aerial, 1 any other view.
+            name: ``views``: int64 (N,), 0 aerial, 1 any other view. ``attributes``: float32 (N, K) of 0 and
+                1, the binary attributes of the image's identity.
 
         Raises:
             ConfigError: the name is unknown.
             DataError: the data set does not have this label.
         """
+        if name == "attributes":
+            path = find_attributes(self.row.source, self.root, self.attributes)
+            return read_attributes(path).of([r.pid for r in self.splits["train"]])
         if name != "views":
             raise ConfigError(f"DATALOADER.LABELS names {name!r}; there are {', '.join(self.LABELS)}.")
         views = [r.view for r in self.splits["train"]]

@@ -1,4 +1,8 @@
-"""SynthAG on disk, as CARGO: ``{train,query,gallery}/Cam{c}/Cam{c}_{day|night}_{pid}_{index}.jpg``."""
+"""SynthAG on disk, as CARGO: ``{train,query,gallery}/Cam{c}/Cam{c}_{day|night}_{pid}_{index}.jpg``.
+
+Beside the pictures lie its parameters, ``synthag.json``, and what identities look like,
+``synthag_attributes.mat``.
+"""
 
 import json
 import multiprocessing
@@ -11,6 +15,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from vif.data.synth.attributes import FILE as ATTRIBUTES
+from vif.data.synth.attributes import attribute_bytes
 from vif.data.synth.camera import AERIAL_CAMERAS, CAMERAS, GROUND_CAMERAS
 from vif.data.synth.render import is_night, render_image
 from vif.errors import DataError
@@ -115,7 +121,8 @@ def _missing(root: Path, parameters: Dict[str, Any], images: List[SynthImage]) -
             "choose another folder or delete this one"
         )
     wanted = {image.path for image in images}
-    strange = sorted(p for p in present - wanted - {MANIFEST, UNFINISHED} if not p.endswith(".part"))
+    beside = {MANIFEST, UNFINISHED, ATTRIBUTES}
+    strange = sorted(p for p in present - wanted - beside if not p.endswith(".part"))
     if strange:
         raise DataError(
             f"{root} holds files that are not SynthAG's, such as {strange[0]}; move them elsewhere"
@@ -146,7 +153,7 @@ def write_synthag(
 
     Identities 1 to ids / 2 are the training set, the others the test set with one aerial and one ground query
     each. Every identity is seen by at least two cameras of each view, so that every query has a match in its
-    own view and in the other one.
+    own view and in the other one. ``synthag_attributes.mat`` says what each identity wears and looks like.
 
     Args:
         out: folder for the data set itself; missing, empty, or holding a SynthAG of the same arguments, which
@@ -187,7 +194,7 @@ def write_synthag(
         raise DataError(f"{root} is a file; name a folder")
     todo = _missing(root, parameters, images)
     manifest = {"parameters": parameters, "counts": _counts(images)}
-    if not todo and (root / MANIFEST).exists():
+    if not todo and all((root / name).exists() for name in (MANIFEST, ATTRIBUTES)):
         return {**manifest, "written": 0}
     for split in SPLITS:
         for camid in CAMERAS:
@@ -199,6 +206,8 @@ def write_synthag(
     if workers is None:  # another process pays off from some hundred pictures on
         workers = min(os.cpu_count() or 1, 1 + len(todo) // 400)
     _run(root, seed, (int(size[0]), int(size[1])), todo, workers, progress)
+    attributes = attribute_bytes(seed, range(1, ids // 2 + 1), range(ids // 2 + 1, ids + 1))
+    (root / ATTRIBUTES).write_bytes(attributes)
     (root / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     (root / UNFINISHED).unlink()
     return {**manifest, "written": len(todo)}
