@@ -49,7 +49,7 @@ def test_extract_and_evaluate_give_the_trainers_numbers(checkpoint, tmp_path, ca
         assert scores == json.loads((checkpoint.parent / "results.json").read_text())
     table = FeatureTable.load(str(tmp_path / "f.npz"))
     assert len(table) == IMAGES
-    assert set(table.meta) == {"dataset", "weights", "config", "images"}
+    assert set(table.meta) == {"dataset", "weights", "config", "images", "fingerprint"}
     assert not list(tmp_path.glob("*.parts"))
     assert "A<->G (AG)" in capsys.readouterr().out
 

@@ -21,6 +21,7 @@ ADAPTERS = {
     "experiments/sweep.py",
     "experiments/worker.py",
     "hooks.py",
+    "inference/build.py",
     "modeling/backbones.py",
     "modeling/explain.py",
     "modeling/meta_arch.py",

@@ -136,6 +136,9 @@ def test_curves_are_drawn_of_the_protocols_named(tmp_path):
         "f-SynthAG-AG",
         "f-SynthAG-ALL",
     ]
+    runs = [fake.run("BETA=1", 0, 30, grid="b", values={LAMBDA: 1.0}, valid={"AG": 160, "ALL": 312})]
+    paths = draw(sections([one(tmp_path, runs, baseline="")]), str(tmp_path))
+    assert [path.rsplit("/", 1)[1] for path in paths] == ["table3-SynthAG-ALL.png", "table3-SynthAG-ALL.svg"]
     valid = {"AG": 160}
     runs = [fake.run("BETA=1", 0, 30, grid="b", values={LAMBDA: 1.0}, valid=valid)]
     paths = draw(sections([one(tmp_path, runs, baseline="")]), str(tmp_path))

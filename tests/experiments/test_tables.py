@@ -90,11 +90,11 @@ def test_protocols_are_never_merged_and_the_papers_come_first(tmp_path):
 
 
 def test_arms_that_the_paper_lacks_follow_its_own_and_later_systems_come_last(tmp_path):
-    runs = [fake.run(arm, 0, 40, dataset="CARGO") for arm in ("Mine", "VIF", "APAN")]
+    runs = [fake.run(arm, 0, 40, dataset="CARGO") for arm in ("APAN", "Mine", "VIF")]
     results = one(tmp_path, runs, table="1", data="CARGO", baseline="")
     papers = ["SBS", "PCB", "BoT", "MGN", "VV", "AGW", "ViT", "VDT", "VIF"]
     (section,) = sections([results], metrics=["mAP"], protocols=["AG"])
-    assert [e.arm for e in section.entries] == [*papers, "Mine", "APAN"]
+    assert [e.arm for e in section.entries] == [*papers, "APAN", "Mine"]
     assert entry(section, "APAN", "AG").published is None
     (section,) = sections([results], metrics=["mAP"], protocols=["AG"], later=True)
     assert [e.arm for e in section.entries] == [*papers, "Mine", "APAN", "DTST", "QVAM"]

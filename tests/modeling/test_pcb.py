@@ -112,7 +112,7 @@ def test_rows_that_the_stripes_do_not_divide_are_refused(head):
 
 
 def test_published_settings():
-    """Typed from the paper (sections 3 and 4) and its authors' training script."""
+    """After the authors' script (sections 3 and 4) and its authors' training script."""
     cfg = load("CARGO/pcb.yml")
     assert cfg.MODEL.META_ARCHITECTURE == "PCB"
     assert (cfg.MODEL.BACKBONE.DEPTH, cfg.MODEL.BACKBONE.LAST_STRIDE) == ("50x", 1)

@@ -1,12 +1,15 @@
 """VIF-AGReID: view-invariant aerial-ground person re-identification, a plugin of fastreid.
 
 Importing it registers its data sets, transform, loss, model and evaluator with fastreid. Without fastreid
-the parts that need none still import: `vif.data.transforms`, `vif.modeling.losses`, `vif.evaluation`.
+the parts that need none still import: `vif.data.transforms`, `vif.modeling.losses`, `vif.evaluation`, and
+`vif.Predictor.from_onnx`.
 """
 
 import importlib.util
 import logging
 from typing import Any
+
+from .inference import Predictor
 
 __version__ = "0.1.0"
 
@@ -28,6 +31,7 @@ __all__ = [
     "EVALUATOR_REGISTRY",
     "LOSS_REGISTRY",
     "TRANSFORM_REGISTRY",
+    "Predictor",
     "VIFTrainer",
     "__version__",
     "add_vif_config",

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any, List, Optional, Tuple
 
-from .errors import ConfigError, EvaluationError, VIFError
+from .errors import ConfigError, DataError, EvaluationError, VIFError
 from .experiments.cli import add_commands
 
 
@@ -17,15 +17,45 @@ def _synth(args: argparse.Namespace) -> None:
 
 
 def _extract(args: argparse.Namespace) -> None:
-    from fastreid.config import get_cfg
+    if args.onnx and (args.config_file or args.weights or args.opts or not args.images):
+        raise ConfigError("--onnx FILE holds its config and weights: give it with --images and --out alone.")
+    if not args.onnx and not (args.config_file and args.weights):
+        raise ConfigError("vif extract needs --config-file and --weights; for --images, --onnx FILE will do.")
+    if args.images:
+        _extract_images(args)
+    else:
+        _extract_dataset(args)
 
-    from .config import add_vif_config
+
+def _extract_images(args: argparse.Namespace) -> None:
+    from .features import check_path
+    from .inference import Predictor
+
+    check_path(args.out)
+    if args.onnx:
+        predictor = Predictor.from_onnx(args.onnx)
+    else:
+        from .compat import resolve_device
+        from .inference.build import read_config
+
+        cfg = read_config(args.config_file, args.opts)
+        device, batch_size = resolve_device(cfg.MODEL.DEVICE), cfg.TEST.IMS_PER_BATCH
+        predictor = Predictor(cfg, args.weights, device=device, batch_size=batch_size)
+    table, failures = predictor.folder(args.images)
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    if not len(table):
+        raise DataError(f"none of the {len(failures)} images below {args.images} could be used.")
+    table.save(args.out)
+    left_out = f"; {len(failures)} left out, named above" if failures else ""
+    print(f"{args.out}: {len(table)} images, {table.features.shape[1]} dimensions{left_out}")
+
+
+def _extract_dataset(args: argparse.Namespace) -> None:
     from .evaluation.extract_file import extract_file
+    from .inference.build import read_config
 
-    cfg = get_cfg()
-    add_vif_config(cfg)
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = read_config(args.config_file, args.opts)
     cfg.merge_from_list(["MODEL.WEIGHTS", args.weights, "MODEL.BACKBONE.PRETRAIN", False])
     cfg.freeze()
     table = extract_file(cfg, args.dataset or cfg.DATASETS.TESTS[0], args.out)
@@ -142,11 +172,14 @@ def build_parser() -> argparse.ArgumentParser:
     synth.add_argument("--workers", type=int, default=None, help="processes (default: all cores)")
     synth.set_defaults(run=_synth)
 
-    extract = commands.add_parser("extract", help="write the features of a data set to a file")
-    extract.add_argument("--config-file", required=True, metavar="FILE")
-    extract.add_argument("--weights", required=True, metavar="FILE", help="checkpoint, .pth")
+    extract = commands.add_parser("extract", help="write the features of a data set or a folder to a file")
+    extract.add_argument("--config-file", metavar="FILE")
+    extract.add_argument("--weights", metavar="FILE", help="checkpoint, .pth")
+    extract.add_argument("--onnx", metavar="FILE", help="instead of both, with --images: of `vif export`")
     extract.add_argument("--out", required=True, metavar="FILE", help="features.npz or features.safetensors")
-    extract.add_argument("--dataset", help="registered data set (default: the first of DATASETS.TESTS)")
+    source = extract.add_mutually_exclusive_group()
+    source.add_argument("--dataset", help="registered data set (default: the first of DATASETS.TESTS)")
+    source.add_argument("--images", metavar="FOLDER", help="all images below a folder, instead of a data set")
     extract.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys to change")
     extract.set_defaults(run=_extract)
 

@@ -17,13 +17,16 @@ import random
 import sys
 import time
 import types
-from typing import Any, Dict, Iterator, Optional, Set
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
 import numpy as np
 import torch
 
-from .errors import ConfigError, DataError
+from .errors import ConfigError
 from .files import atomic_path
+from .positions import position_grids
+from .weight_files import GRIDS, TIMM, read_weights
+from .weights import load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +80,10 @@ def install() -> None:
     defaults.build_optimizer = build_optimizer
     # Serves: reading checkpoints without running code in them, writing them atomically.
     defaults.Checkpointer = engine_classes()["Checkpointer"]
+    backbones: Any = importlib.import_module("fastreid.modeling.backbones").BACKBONE_REGISTRY._obj_map
+    for name, build in backbones.items():
+        if build.__module__.startswith("fastreid.") and not hasattr(build, "__wrapped__"):
+            backbones[name] = with_local_weights(build)
 
 
 def build_optimizer(cfg: Any, model: Any, contiguous: bool = True) -> Any:
@@ -100,6 +107,28 @@ def build_optimizer(cfg: Any, model: Any, contiguous: bool = True) -> Any:
     optimizer, wrapper = fastreid_build_optimizer(cfg, model, contiguous)
     optimizer.zero_grad = functools.partial(optimizer.zero_grad, set_to_none=False)
     return optimizer, wrapper
+
+
+def with_local_weights(build: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A registered backbone that loads MODEL.BACKBONE.PRETRAIN_PATH through `vif.weights`.
+
+    Serves: fastreid's own backbones, which run the code in that file (torch < 2.6), each want another wrapper
+    in it, and go on where nothing fits; without a path they download their weights as ever. Can go when
+    fastreid reads tensors only and says what it loaded.
+    """
+
+    @functools.wraps(build)
+    def build_and_load(cfg: Any) -> Any:
+        if not (cfg.MODEL.BACKBONE.PRETRAIN and cfg.MODEL.BACKBONE.PRETRAIN_PATH):
+            return build(cfg)
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.BACKBONE.PRETRAIN = False
+        model = build(cfg)
+        load_weights(model, read_weights(cfg.MODEL.BACKBONE.PRETRAIN_PATH))
+        return model
+
+    return build_and_load
 
 
 _ENGINE: Dict[str, type] = {}
@@ -144,15 +173,25 @@ def engine_classes() -> Dict[str, type]:
             return torch.float16 if self.device_type == "cuda" else torch.bfloat16
 
     class Checkpointer(FastreidCheckpointer):
-        """fastreid's checkpointer; it reads tensors only and replaces a file in one step."""
+        """fastreid's checkpointer; it reads tensors only, loads what fits, and replaces a file in one step."""
+
+        def load(self, path: str, checkpointables: Optional[List[str]] = None) -> Any:
+            if path.startswith(TIMM):  # which is no path to fastreid
+                load_weights(self.model, read_weights(path))
+                return {}
+            return super().load(path, checkpointables)
 
         def _load_file(self, f: str) -> Any:
-            return load_tensors(f)
+            weights = read_weights(f)
+            return {**weights.rest, "model": weights}
+
+        def _load_model(self, checkpoint: Any) -> None:
+            load_weights(self.model, checkpoint.pop("model"))
 
         def save(self, name: str, **kwargs: Any) -> None:
             if not self.save_dir or not self.save_to_disk:
                 return
-            data = {"model": self.model.state_dict(), **kwargs}
+            data = {"model": self.model.state_dict(), GRIDS: position_grids(self.model), **kwargs}
             data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
             path = os.path.join(self.save_dir, f"{name}.pth")
             self.logger.info("Saving checkpoint to %s", path)
@@ -162,29 +201,6 @@ def engine_classes() -> Dict[str, type]:
 
     _ENGINE.update(AMPTrainer=AMPTrainer, Checkpointer=Checkpointer)
     return _ENGINE
-
-
-def load_tensors(path: str) -> Any:
-    """Read a `.pth` file on the CPU, tensors and plain values only (`weights_only=True`).
-
-    Raises:
-        DataError: the file is missing, torn, or holds pickled code.
-    """
-    import pickle
-
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise DataError(f"Weights file {path} does not exist; check MODEL.WEIGHTS.") from None
-    except pickle.UnpicklingError as e:
-        raise DataError(
-            f"{path} holds pickled code or is no torch file, and is not read: loading it could run anything. "
-            f"Save it again as a plain state dict of tensors. ({str(e).splitlines()[0]})"
-        ) from e
-    except (RuntimeError, EOFError, ValueError) as e:
-        raise DataError(
-            f"{path} is torn or no torch file: {(str(e) or type(e).__name__).splitlines()[0]}"
-        ) from e
 
 
 def resolve_device(name: str) -> str:

@@ -167,6 +167,13 @@ _CHANNELS: Dict[str, Dict[str, int]] = {
 }
 # the only losses of systems that are defined by them
 _OWN_LOSSES: Dict[str, Tuple[str, ...]] = {"PCB": ("CrossEntropyLoss",), "VV": ("TripletLoss",)}
+# where weights of a ViT come from
+PRETRAIN_HINT = (
+    "download ImageNet weights of ViT-B/16 in timm's format (jx_vit_base_p16_224-80ecf9dd.pth, from timm's "
+    "releases), put them there, or name weights that timm downloads, as timm://vit_base_patch16_224."
+    "augreg_in21k_ft_in1k, in MODEL.BACKBONE.PRETRAIN_PATH; or start from random weights with "
+    "MODEL.BACKBONE.PRETRAIN False."
+)
 # fastreid's own losses; any other name must be in LOSS_REGISTRY
 FASTREID_LOSSES = ("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface")
 
@@ -319,18 +326,20 @@ def _check_sizes(cfg: CN) -> None:
 
 def _check_files(cfg: CN) -> None:
     backbone = cfg.MODEL.BACKBONE
-    needs_file = backbone.NAME in ("build_vit_backbone", "build_vif_vit_backbone", "build_vdt_backbone")
-    if backbone.PRETRAIN and needs_file and not os.path.isfile(backbone.PRETRAIN_PATH):
-        raise ConfigError(
-            f"MODEL.BACKBONE.PRETRAIN_PATH={backbone.PRETRAIN_PATH!r} is no file. Download ImageNet weights "
-            "of ViT-B/16 in timm's format (jx_vit_base_p16_224-80ecf9dd.pth, from timm's releases) and "
-            "put them there, or start from random weights with MODEL.BACKBONE.PRETRAIN False."
-        )
-    if backbone.PRETRAIN and backbone.PRETRAIN_PATH and not os.path.isfile(backbone.PRETRAIN_PATH):
-        raise ConfigError(
-            f"MODEL.BACKBONE.PRETRAIN_PATH={backbone.PRETRAIN_PATH!r} is no file; put ImageNet weights "
-            "there, or start from random weights with MODEL.BACKBONE.PRETRAIN False."
-        )
+    transformer = backbone.NAME in ("build_vit_backbone", "build_vif_vit_backbone", "build_vdt_backbone")
+    timm_path = backbone.PRETRAIN_PATH.startswith(TIMM)
+    if backbone.PRETRAIN and (transformer or backbone.PRETRAIN_PATH):
+        if not timm_path and not os.path.isfile(backbone.PRETRAIN_PATH):
+            path = backbone.PRETRAIN_PATH
+            hint = PRETRAIN_HINT if transformer else (
+                "put ImageNet weights there, or start from random weights with MODEL.BACKBONE.PRETRAIN False."
+            )
+            raise ConfigError(f"MODEL.BACKBONE.PRETRAIN_PATH={path!r} is no file; {hint}")
+    for key, wanted in (("MODEL.BACKBONE.PRETRAIN_PATH", backbone.PRETRAIN), ("MODEL.WEIGHTS", True)):
+        if wanted and lookup(cfg, key).startswith(TIMM):
+            from .modeling.timm_models import check_name
+
+            check_name(lookup(cfg, key)[len(TIMM) :], key)
     downloads = backbone.PRETRAIN and not backbone.PRETRAIN_PATH and backbone.NAME in _CHANNELS
     if downloads and importlib.util.find_spec("gdown") is None:
         raise ConfigError(

@@ -100,10 +100,8 @@ class FeatureTable:
         Raises:
             DataError: another ending, no such folder, or safetensors is missing.
         """
+        check_path(path)
         write = _ending(path, {".npz": self._write_npz, ".safetensors": self._write_safetensors})
-        folder = os.path.dirname(os.path.abspath(path))
-        if not os.path.isdir(folder):
-            raise DataError(f"cannot save features to {path!r}: no folder {folder!r}. Create it first.")
         with atomic_path(path) as partial:
             write(partial)
 
@@ -136,6 +134,18 @@ class FeatureTable:
         metadata = {"format": _FORMAT, "meta": json.dumps(self.meta), **words}
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _NUMBERS}
         _safetensors().save_file(tensors, path, metadata=metadata)
+
+
+def check_path(path: str) -> None:
+    """Refuse a name that `FeatureTable.save` could not write, before the work is done.
+
+    Raises:
+        DataError: another ending than .npz and .safetensors, or no such folder.
+    """
+    _ending(path, {".npz": str, ".safetensors": str})
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise DataError(f"cannot save features to {path!r}: no folder {folder!r}. Create it first.")
 
 
 def _read_npz(path: str) -> Dict[str, Any]:

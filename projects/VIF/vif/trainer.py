@@ -18,6 +18,8 @@ from .evaluation.protocols import select
 from .files import write_json
 from .hooks import BestCheckpointer, CollapseWarning, ProgressWriter, Writers
 from .registries import EVALUATOR_REGISTRY
+from .weight_files import read_weights
+from .weights import load_weights
 
 logger = logging.getLogger(__name__)
 # identity classifiers in checkpoints: of fastreid's Baseline and what derives from it, PCB, fastreid's MGN
@@ -155,16 +157,15 @@ class VIFTrainer(DefaultTrainer):
         path = cfg.MODEL.WEIGHTS
         if not path:
             raise ConfigError("There is nothing to load: set MODEL.WEIGHTS to a checkpoint.")
-        checkpoint = compat.load_tensors(path)
-        if not isinstance(checkpoint, dict) or "model" not in checkpoint:
-            raise DataError(f"{path} is no fastreid checkpoint: it holds no 'model'.")
+        weights = read_weights(path)
         cfg = cfg.clone()
         cfg.defrost()
-        found = [checkpoint["model"][key] for key in CLASSIFIERS if key in checkpoint["model"]]
-        cfg.MODEL.HEADS.NUM_CLASSES = len(found[0]) if found else 0
+        names = {f"{prefix}{name}" for name in CLASSIFIERS for prefix in ("", "module.")}
+        found = [len(tensor) for key, tensor in weights.tensors.items() if key in names]
+        cfg.MODEL.HEADS.NUM_CLASSES = found[0] if found else 0
         cfg.MODEL.BACKBONE.PRETRAIN = False  # the checkpoint holds the whole model
         model = cls.build_model(cfg)
-        compat.engine_classes()["Checkpointer"](model).load(path)
+        load_weights(model, weights)
         return model
 
     @classmethod

@@ -14,6 +14,7 @@ from ..data.build import TestSet, build_test_loader, build_test_set
 from ..errors import DataError
 from ..features import FeatureTable
 from ..files import atomic_path, write_json
+from ..inference.fingerprint import fingerprint
 from ..trainer import VIFTrainer, prepare
 from .extract import forward_batches, make_table, unique_rows
 
@@ -40,20 +41,21 @@ def extract_file(cfg: Any, name: str, out: str) -> FeatureTable:
         raise DataError(f"--out {out}: expected a name that ends in .npz or .safetensors.")
     cfg = prepare(cfg)
     dataset = build_test_set(cfg, name, show=False)
-    meta = _fingerprint(cfg, dataset)
+    model = VIFTrainer.load_model(cfg)
+    meta = {**_provenance(cfg, dataset), "fingerprint": fingerprint(model.state_dict())}
     folder = out + ".parts"
     done = _open_parts(folder, meta)
     records, _ = unique_rows(dataset.splits)
     missing = np.setdiff1d(np.arange(len(records)), done)
     if len(missing):
-        _extract_parts(VIFTrainer.load_model(cfg), cfg, dataset, missing, folder, len(records))
+        _extract_parts(model, cfg, dataset, missing, folder, len(records))
     table = make_table(dataset.splits, _join(folder, len(records)), meta)
     table.save(out)
     shutil.rmtree(folder)
     return table
 
 
-def _fingerprint(cfg: Any, dataset: TestSet) -> Dict[str, str]:
+def _provenance(cfg: Any, dataset: TestSet) -> Dict[str, str]:
     """Text that tells these features from others: data set, weights, config, images."""
     with open(cfg.MODEL.WEIGHTS, "rb") as f:
         weights = hashlib.sha256(f.read()).hexdigest()

@@ -5,12 +5,20 @@ from typing import Any, Dict
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.backbones.vision_transformer import VisionTransformer
 
+from ..compat import with_local_weights
+from ..config import PRETRAIN_HINT
 from ..errors import ConfigError
 
 
 def vit_arguments(cfg: Any) -> Dict[str, Any]:
-    """What fastreid's VisionTransformer takes, in the size of MODEL.BACKBONE.VIT: ViT-B/16 by default."""
+    """What fastreid's VisionTransformer takes, in the size of MODEL.BACKBONE.VIT: ViT-B/16 by default.
+
+    Raises:
+        ConfigError: PRETRAIN without a PRETRAIN_PATH.
+    """
     backbone = cfg.MODEL.BACKBONE
+    if backbone.PRETRAIN:  # and no path, or `with_local_weights` had turned it off
+        raise ConfigError(f"MODEL.BACKBONE.PRETRAIN=True needs weights for {backbone.NAME}: {PRETRAIN_HINT}")
     return {
         "img_size": cfg.INPUT.SIZE_TRAIN,
         "patch_size": backbone.VIT.PATCH_SIZE,
@@ -27,15 +35,10 @@ def vit_arguments(cfg: Any) -> Dict[str, Any]:
 
 
 @BACKBONE_REGISTRY.register()
+@with_local_weights
 def build_vif_vit_backbone(cfg: Any) -> VisionTransformer:
-    """fastreid's VisionTransformer in the size of MODEL.BACKBONE.VIT.
+    """fastreid's VisionTransformer in the size of MODEL.BACKBONE.VIT; PRETRAIN loads PRETRAIN_PATH.
 
-    Images (B, 3, H, W) of INPUT.SIZE_TRAIN in, class tokens (B, D, 1, 1) out. It starts from random weights;
-    MODEL.WEIGHTS loads a trained model.
+    Images (B, 3, H, W) of INPUT.SIZE_TRAIN in, class tokens (B, D, 1, 1) out.
     """
-    if cfg.MODEL.BACKBONE.PRETRAIN:
-        raise ConfigError(
-            "MODEL.BACKBONE.PRETRAIN=True: no ImageNet weights fit build_vif_vit_backbone; load a checkpoint "
-            "through MODEL.WEIGHTS, or use build_vit_backbone (ViT small or base)."
-        )
     return VisionTransformer(**vit_arguments(cfg))

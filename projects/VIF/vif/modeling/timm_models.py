@@ -150,6 +150,6 @@ def _timm() -> Any:
         import timm
     except ImportError as e:
         raise ConfigError(
-            "MODEL.BACKBONE.NAME build_vif_timm_backbone needs `pip install 'timm>=1.0.20'`."
+            "MODEL.BACKBONE.NAME build_vif_timm_backbone needs `pip install 'timm>=1.0.23'`."
         ) from e
     return timm

@@ -4,7 +4,6 @@ Built after its published code. It reads view labels in training, and none at te
 B batch, D embedding, T tokens (class, view, one a patch).
 """
 
-import math
 from typing import Any, Dict, Tuple
 
 import torch
@@ -12,14 +11,14 @@ import torch.nn.functional as F
 from fastreid.config import configurable
 from fastreid.layers import trunc_normal_
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
-from fastreid.modeling.backbones.vision_transformer import VisionTransformer, resize_pos_embed
+from fastreid.modeling.backbones.vision_transformer import VisionTransformer
 from fastreid.modeling.heads import build_heads
 from fastreid.modeling.losses import cross_entropy_loss
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from fastreid.modeling.meta_arch.baseline import Baseline
 from torch import nn
 
-from ..compat import load_tensors
+from ..compat import with_local_weights
 from ..errors import DataError
 from .backbones import vit_arguments
 
@@ -51,55 +50,16 @@ class ViewDecoupledTransformer(VisionTransformer):
         meta, view = self.norm(tokens[:, :2]).unbind(dim=1)
         return (meta - view)[..., None, None], view[..., None, None]
 
-    def load_pretrained(self, path: str) -> None:
-        """Load a plain ViT of this size (timm's or fastreid's format); its grid of positions is resized.
-
-        The view token keeps its value; its position is that of the checkpoint's first patch, as published.
-
-        Args:
-            path: file with a state dict, bare or under "model" or "state_dict"; other weights in it, such as
-                a classifier's, are ignored.
-
-        Raises:
-            DataError: the file is no ViT of this size, or its positions are no square grid.
-        """
-        state = load_tensors(path)
-        for key in ("model", "state_dict"):
-            state = state.get(key, state) if isinstance(state, dict) else {}
-        own = self.state_dict()
-        merged = {key: value for key, value in state.items() if key in own}
-        merged["view_token"] = own["view_token"]
-        if "pos_embed" in merged:
-            merged["pos_embed"] = self._with_view_position(merged["pos_embed"], path)
-        wrong = [key for key in own if key not in merged or merged[key].shape != own[key].shape]
-        if wrong:
-            raise DataError(
-                f"{path} is no ViT of the size in MODEL.BACKBONE.VIT: {len(wrong)} of {len(own)} weights are "
-                f"missing or have another shape, the first is {wrong[0]}. Take weights of this size."
-            )
-        self.load_state_dict(merged)
-
-    def _with_view_position(self, positions: torch.Tensor, path: str) -> torch.Tensor:
-        """A plain ViT's positions (1, 1 + patches, D) as ours (1, T, D)."""
-        embed, patches = self.patch_embed, positions.shape[1] - 1
-        plain = positions
-        if patches != embed.num_patches:
-            if math.isqrt(patches) ** 2 != patches:
-                raise DataError(
-                    f"{path} has positions of {patches} patches, which is no square grid and not the "
-                    f"{embed.num_y} x {embed.num_x} of this network; take weights of a square image size."
-                )
-            plain = resize_pos_embed(positions, self.pos_embed[:, 1:], embed.num_y, embed.num_x)
-        return torch.cat([plain[:, :1], positions[:, 1:2], plain[:, 1:]], dim=1)
-
 
 @BACKBONE_REGISTRY.register()
+@with_local_weights
 def build_vdt_backbone(cfg: Any) -> ViewDecoupledTransformer:
-    """ViewDecoupledTransformer in the size of MODEL.BACKBONE.VIT; PRETRAIN loads PRETRAIN_PATH."""
-    model = ViewDecoupledTransformer(**vit_arguments(cfg))
-    if cfg.MODEL.BACKBONE.PRETRAIN:
-        model.load_pretrained(cfg.MODEL.BACKBONE.PRETRAIN_PATH)
-    return model
+    """ViewDecoupledTransformer in the size of MODEL.BACKBONE.VIT; PRETRAIN loads PRETRAIN_PATH.
+
+    As published, with a plain ViT's weights the view token keeps its value, and its position is that of the
+    file's first patch.
+    """
+    return ViewDecoupledTransformer(**vit_arguments(cfg))
 
 
 def orthogonal_loss(features: torch.Tensor, view_features: torch.Tensor) -> torch.Tensor:
