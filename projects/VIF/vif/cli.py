@@ -6,6 +6,7 @@ from typing import Any, List, Optional, Tuple
 
 from .errors import ConfigError, DataError, EvaluationError, VIFError
 from .experiments.cli import add_commands
+from .inference.cli import add_commands as add_inference_commands
 
 
 def _synth(args: argparse.Namespace) -> None:
@@ -213,6 +214,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sweep.set_defaults(run=_sweep)
     add_commands(commands)
+    add_inference_commands(commands)
     return parser
 
 

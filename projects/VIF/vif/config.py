@@ -8,6 +8,7 @@ from typing import Any, Dict, Tuple
 from fastreid.config import CfgNode as CN
 
 from .errors import ConfigError
+from .weight_files import TIMM
 
 
 def add_vif_config(cfg: CN) -> None:
@@ -168,11 +169,10 @@ _CHANNELS: Dict[str, Dict[str, int]] = {
 # the only losses of systems that are defined by them
 _OWN_LOSSES: Dict[str, Tuple[str, ...]] = {"PCB": ("CrossEntropyLoss",), "VV": ("TripletLoss",)}
 # where weights of a ViT come from
-PRETRAIN_HINT = (
-    "download ImageNet weights of ViT-B/16 in timm's format (jx_vit_base_p16_224-80ecf9dd.pth, from timm's "
-    "releases), put them there, or name weights that timm downloads, as timm://vit_base_patch16_224."
-    "augreg_in21k_ft_in1k, in MODEL.BACKBONE.PRETRAIN_PATH; or start from random weights with "
-    "MODEL.BACKBONE.PRETRAIN False."
+VIT_WEIGHTS = (
+    "Download ImageNet weights of ViT-B/16 in timm's format (jx_vit_base_p16_224-80ecf9dd.pth, from timm's "
+    "releases) and put them there, or set MODEL.BACKBONE.PRETRAIN_PATH to weights that timm downloads, "
+    "timm://vit_base_patch16_224.augreg_in21k_ft_in1k"
 )
 # fastreid's own losses; any other name must be in LOSS_REGISTRY
 FASTREID_LOSSES = ("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface")
@@ -208,6 +208,7 @@ def check_config(cfg: CN) -> None:
         from .modeling.timm_backbone import check_timm_backbone
 
         check_timm_backbone(cfg)
+    _check_weights(cfg)
     _check_files(cfg)
 
 
@@ -324,22 +325,22 @@ def _check_sizes(cfg: CN) -> None:
             )
 
 
-def _check_files(cfg: CN) -> None:
+def _check_weights(cfg: CN) -> None:
+    """Files of weights are there, timm knows the names, and what fastreid's own downloads need is installed."""
     backbone = cfg.MODEL.BACKBONE
-    transformer = backbone.NAME in ("build_vit_backbone", "build_vif_vit_backbone", "build_vdt_backbone")
-    timm_path = backbone.PRETRAIN_PATH.startswith(TIMM)
-    if backbone.PRETRAIN and (transformer or backbone.PRETRAIN_PATH):
-        if not timm_path and not os.path.isfile(backbone.PRETRAIN_PATH):
-            path = backbone.PRETRAIN_PATH
-            hint = PRETRAIN_HINT if transformer else (
-                "put ImageNet weights there, or start from random weights with MODEL.BACKBONE.PRETRAIN False."
-            )
-            raise ConfigError(f"MODEL.BACKBONE.PRETRAIN_PATH={path!r} is no file; {hint}")
-    for key, wanted in (("MODEL.BACKBONE.PRETRAIN_PATH", backbone.PRETRAIN), ("MODEL.WEIGHTS", True)):
-        if wanted and lookup(cfg, key).startswith(TIMM):
+    path = backbone.PRETRAIN_PATH
+    for key in ("MODEL.WEIGHTS", "MODEL.BACKBONE.PRETRAIN_PATH"):
+        if lookup(cfg, key).startswith(TIMM) and (key == "MODEL.WEIGHTS" or backbone.PRETRAIN):
             from .modeling.timm_models import check_name
 
             check_name(lookup(cfg, key)[len(TIMM) :], key)
+    transformer = backbone.NAME in ("build_vit_backbone", "build_vif_vit_backbone", "build_vdt_backbone")
+    if backbone.PRETRAIN and (path or transformer) and not (path.startswith(TIMM) or os.path.isfile(path)):
+        hint = VIT_WEIGHTS if transformer else "Put ImageNet weights there"
+        raise ConfigError(
+            f"MODEL.BACKBONE.PRETRAIN_PATH={path!r} is no file. {hint}, or start from random weights with "
+            "MODEL.BACKBONE.PRETRAIN False."
+        )
     downloads = backbone.PRETRAIN and not backbone.PRETRAIN_PATH and backbone.NAME in _CHANNELS
     if downloads and importlib.util.find_spec("gdown") is None:
         raise ConfigError(
@@ -347,6 +348,9 @@ def _check_files(cfg: CN) -> None:
             f"{backbone.NAME} with the package gdown, which is not installed; `pip install gdown`, name a "
             "file in MODEL.BACKBONE.PRETRAIN_PATH, or set MODEL.BACKBONE.PRETRAIN False."
         )
+
+
+def _check_files(cfg: CN) -> None:
     if cfg.SOLVER.AMSGRAD and cfg.SOLVER.OPT not in ("Adam", "AdamW"):
         raise ConfigError(f"SOLVER.AMSGRAD=True works with SOLVER.OPT Adam or AdamW, not {cfg.SOLVER.OPT!r}.")
     for key in ("MODEL.WEIGHTS", "DATASETS.MANIFEST", "DATASETS.ATTRIBUTES"):

@@ -15,3 +15,7 @@ class DataError(VIFError, ValueError):
 
 class EvaluationError(VIFError, ValueError):
     """A protocol cannot be scored: no valid query, an empty side, mismatched lengths, NaN features."""
+
+
+class ExportError(VIFError, RuntimeError):
+    """An exported file cannot be written, or does not give the network's features; names the format and report."""

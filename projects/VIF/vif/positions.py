@@ -19,7 +19,9 @@ class Table(NamedTuple):
     """A position embedding of a network."""
 
     grid: Grid
-    tokens: List[str]  # before the patches; numbers where timm gives its tokens no position or others have one
+    tokens: List[
+        str
+    ]  # before the patches; numbers where timm gives its tokens no position or others have one
     how: Dict[str, Any]  # how torch's `interpolate` resizes it: as the library does whose transformer it is
 
 
@@ -63,7 +65,9 @@ def fit_positions(
     Returns:
         (1, T, D) for the network, and in words what was done, empty for nothing.
     """
-    there = [token for token in TOKENS if token in present] if set(table.tokens) <= set(TOKENS) else table.tokens
+    there = (
+        [token for token in TOKENS if token in present] if set(table.tokens) <= set(TOKENS) else table.tokens
+    )
     first, patches = positions[:, : len(there)], positions[:, len(there) :]
     if not patches.shape[1]:
         return positions, ""

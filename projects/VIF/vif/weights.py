@@ -14,7 +14,16 @@ from .weight_files import Weights
 logger = logging.getLogger(__name__)
 
 # what programs put before a backbone's names, and where a backbone lies in our networks
-_PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.", "encoder_q.", "encoder.", "visual.trunk.", "trunk.")
+_PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "backbone.",
+    "model.",
+    "encoder_q.",
+    "encoder.",
+    "visual.trunk.",
+    "trunk.",
+)
 _PLACES = ("", "backbone.", "model.", "backbone.model.")
 # parts of a transformer without which its weights mean something else, by a component of their names
 _ESSENTIAL = {

@@ -14,12 +14,12 @@ from ..data.build import data_root
 from ..errors import ConfigError
 from ..files import atomic_path, write_json
 from ..progress import bar
+from .results import FORMAT
 from .sweep import Run, Sweep
 from .worker import CONFIG, FAILURE, RECORD
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "vif-sweep/1"
 OUTPUT = "output.txt"  # what a run prints
 
 

@@ -6,7 +6,7 @@ from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.backbones.vision_transformer import VisionTransformer
 
 from ..compat import with_local_weights
-from ..config import PRETRAIN_HINT
+from ..config import VIT_WEIGHTS
 from ..errors import ConfigError
 
 
@@ -18,7 +18,7 @@ def vit_arguments(cfg: Any) -> Dict[str, Any]:
     """
     backbone = cfg.MODEL.BACKBONE
     if backbone.PRETRAIN:  # and no path, or `with_local_weights` had turned it off
-        raise ConfigError(f"MODEL.BACKBONE.PRETRAIN=True needs weights for {backbone.NAME}: {PRETRAIN_HINT}")
+        raise ConfigError(f"MODEL.BACKBONE.PRETRAIN=True without a PRETRAIN_PATH. {VIT_WEIGHTS}.")
     return {
         "img_size": cfg.INPUT.SIZE_TRAIN,
         "patch_size": backbone.VIT.PATCH_SIZE,

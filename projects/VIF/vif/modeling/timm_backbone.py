@@ -12,6 +12,7 @@ from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from torch import nn
 
 from ..errors import ConfigError
+from ..weight_files import TIMM
 from .timm_models import create_model, inspect_model
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class TimmBackbone(nn.Module):
         name: timm's name of the model, with the tag of its weights or without.
         image_size: (H, W).
         stride: step of the patches, vertical and horizontal; below the patch's side they overlap.
-        weights: None for random weights, a .pth or .safetensors file, "" to let timm download its own.
+        weights: None for random weights, a file or timm://NAME, "" to let timm download its own.
         options: further arguments of `timm.create_model`.
 
     Raises:
@@ -87,9 +88,10 @@ def check_timm_backbone(cfg: Any) -> None:
             f"INPUT.SIZE_TEST={cfg.INPUT.SIZE_TEST} is not INPUT.SIZE_TRAIN={size}, for which the position "
             "embeddings are made; set both to the same."
         )
-    if backbone.PRETRAIN and backbone.PRETRAIN_PATH and not os.path.isfile(backbone.PRETRAIN_PATH):
+    path = backbone.PRETRAIN_PATH
+    if backbone.PRETRAIN and path and not (path.startswith(TIMM) or os.path.isfile(path)):
         raise ConfigError(
-            f"MODEL.BACKBONE.PRETRAIN_PATH={backbone.PRETRAIN_PATH!r} is no file. Download {facts.source} "
+            f"MODEL.BACKBONE.PRETRAIN_PATH={path!r} is no file. Download {facts.source} "
             "and put it there, set the path to '' to let timm download it, or start from random weights with "
             "MODEL.BACKBONE.PRETRAIN False."
         )

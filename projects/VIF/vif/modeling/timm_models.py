@@ -13,8 +13,9 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 import torch
 from torch import nn
 
-from ..compat import load_tensors
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
+from ..weight_files import read_weights
+from ..weights import LoadReport, align, refuse
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +37,8 @@ def inspect_model(name: str, **options: Any) -> Facts:
     Raises:
         ConfigError: timm is missing, does not know the name or an option, or it is no vision transformer.
     """
+    check_name(name, "MODEL.BACKBONE.TIMM.NAME")
     timm = _timm()
-    if not timm.is_model(name):
-        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), 5)) or "see timm.list_models()"
-        raise ConfigError(
-            f"MODEL.BACKBONE.TIMM.NAME={name!r} is no model of timm {timm.__version__}; near it: {near}."
-        )
     try:
         with torch.device("meta"):
             model = timm.create_model(name, num_classes=0, **options)
@@ -58,10 +55,9 @@ def inspect_model(name: str, **options: Any) -> Facts:
         )
     with torch.device("meta"):
         feat_dim = model(torch.empty(1, 3, *embed.img_size)).shape[1]
-    about = model.pretrained_cfg
-    mean, std = ([255 * x for x in about[key]] for key in ("mean", "std"))
-    source = f"model.safetensors of {about.get('hf_hub_id')} on the Hugging Face hub"
-    return Facts(embed.patch_size, feat_dim, mean, std, source)
+    about = timm.get_pretrained_cfg(name)
+    mean, std = ([255 * x for x in values] for values in (about.mean, about.std))
+    return Facts(embed.patch_size, feat_dim, mean, std, _source(about))
 
 
 def create_model(name: str, weights: Optional[str], **options: Any) -> nn.Module:
@@ -69,63 +65,93 @@ def create_model(name: str, weights: Optional[str], **options: Any) -> nn.Module
 
     Args:
         name: timm's name of the model, with the tag of its weights or without.
-        weights: None for random weights, a .pth or .safetensors file, "" to let timm download its own.
+        weights: None for random weights, what `read_weights` takes, "" to let timm download its own.
         options: further arguments of `timm.create_model`.
 
     Raises:
         ConfigError: the weights do not fit the model; the download failed.
-        DataError: the file is missing, torn, or holds no tensors by name.
+        DataError: nothing fits; the file is missing, torn, or holds no tensors by name.
     """
     timm = _timm()
     if weights is None:
         return timm.create_model(name, num_classes=0, **options)
-    tensors = _read(weights) if weights else None
+    if not weights:
+        return _download(name, num_classes=0, **options)
+    given = read_weights(weights)
+    # the names that a transformer of timm has, to tell what a program has put before them
+    names = align(given.tensors, {"patch_embed.proj.weight", "blocks.0.norm1.weight"})
+    tensors = {new: given.tensors[key] for key, new in names.items()}
     # through timm's own filter, as its downloads: it renames keys and resizes position embeddings
     options.update(pretrained=True, num_classes=0, pretrained_cfg_overlay={"state_dict": tensors})
     with _listen() as messages:
         try:
             model = timm.create_model(name, **options)
-        except Exception as e:  # torch, timm's filters and the hub's client each have errors of their own
+        except Exception as e:  # torch and timm's filters each have errors of their own
             cause = textwrap.shorten(f"{type(e).__name__}: {e}", 500)
-            if weights:
-                text = f"MODEL.BACKBONE.PRETRAIN_PATH={weights!r} does not fit timm's {name}: {cause}"
-            else:
-                text = (
-                    f"timm could not download the weights of {name} ({cause}). Download "
-                    f"{inspect_model(name).source} and name the file in MODEL.BACKBONE.PRETRAIN_PATH."
-                )
-            raise ConfigError(text) from e
+            raise ConfigError(
+                f"MODEL.BACKBONE.PRETRAIN_PATH={weights!r} does not fit timm's {name}: {cause}"
+            ) from e
     model.pretrained_cfg.pop("state_dict", None)  # or the checkpoint stays in memory beside the model
     wanted = list(model.state_dict())
-    lists = [m[len("Missing keys (") : m.index(")")] for m in messages if m.startswith("Missing keys (")]
-    missing = ", ".join(lists).split(", ") if lists else []
-    if len(missing) == len(wanted):
-        raise ConfigError(
-            f"MODEL.BACKBONE.PRETRAIN_PATH={weights!r}: nothing in it fits timm's {name}. It holds "
-            f"{', '.join(list(tensors or ())[:4])}, ...; the model wants {', '.join(wanted[:4])}, ..."
-        )
-    loaded = len(wanted) - len(missing)
-    logger.info("%s: %d of %d tensors from %s", name, loaded, len(wanted), weights or "timm's download")
-    for message in messages:
-        logger.info("timm: %s", message)
-    if missing:
-        logger.warning("%s: random, as the weights lack them: %s", name, ", ".join(missing))
+    missing, unexpected = (_listed(messages, start) for start in ("Missing keys (", "Unexpected keys ("))
+    report = LoadReport(
+        source=weights,
+        loaded=[key for key in wanted if key not in missing],
+        resized=dict(
+            m[len("Resized ") :].rstrip(".").split(": ") for m in messages if m.startswith("Resized ")
+        ),
+        left_out={
+            key: "no such weight in the network" for key in [*given.tensors.keys() - names, *unexpected]
+        },
+        missing=missing,
+    )
+    if not report.loaded:
+        refuse(given, wanted, report)
+    report.log()
     return model
 
 
-def _read(path: str) -> Dict[str, Any]:
-    if path.endswith(".safetensors"):
-        from safetensors.torch import load_file
+def download(name: str) -> Dict[str, torch.Tensor]:
+    """State dict of a model of timm, with its classifier, from timm's own download.
 
-        try:
-            tensors = load_file(path)
-        except Exception as e:  # the library has an exception of its own
-            raise DataError(f"{path} is no readable .safetensors file ({e}); download it again.") from e
-    else:
-        tensors = load_tensors(path)
-    if not isinstance(tensors, dict) or not tensors:
-        raise DataError(f"{path} holds no tensors by name; MODEL.BACKBONE.PRETRAIN_PATH needs a state dict.")
-    return tensors
+    The global random state is as if no model had been made.
+
+    Raises:
+        ConfigError: timm is missing or does not know the name; the download failed.
+    """
+    check_name(name, "timm://")
+    with torch.random.fork_rng(devices=[]):
+        return _download(name).state_dict()
+
+
+def check_name(name: str, key: str) -> None:
+    """Raise ConfigError where timm is missing or has no model `name`; `key` is the config's."""
+    timm = _timm()
+    if not timm.is_model(name):
+        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), 5)) or "see timm.list_models()"
+        raise ConfigError(f"{key}={name!r} is no model of timm {timm.__version__}; near it: {near}.")
+
+
+def _download(name: str, **options: Any) -> nn.Module:
+    timm = _timm()
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except Exception as e:  # the hub's client has errors of its own
+        cause = textwrap.shorten(f"{type(e).__name__}: {e}", 500)
+        about = timm.get_pretrained_cfg(name)
+        raise ConfigError(
+            f"timm could not download the weights of {name} ({cause}). Download {_source(about)}, put it at "
+            f"weights/{name}.safetensors and set MODEL.BACKBONE.PRETRAIN_PATH to that file."
+        ) from e
+
+
+def _source(about: Any) -> str:
+    return f"model.safetensors of {about.hf_hub_id} on the Hugging Face hub"
+
+
+def _listed(messages: List[str], start: str) -> List[str]:
+    lists = [m[len(start) : m.index(")")] for m in messages if m.startswith(start)]
+    return ", ".join(lists).split(", ") if lists else []
 
 
 @contextlib.contextmanager
@@ -150,6 +176,7 @@ def _timm() -> Any:
         import timm
     except ImportError as e:
         raise ConfigError(
-            "MODEL.BACKBONE.NAME build_vif_timm_backbone needs `pip install 'timm>=1.0.23'`."
+            "MODEL.BACKBONE.NAME build_vif_timm_backbone and weights named timm://... need "
+            "`pip install 'timm>=1.0.20'`."
         ) from e
     return timm

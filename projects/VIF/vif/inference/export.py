@@ -1,0 +1,250 @@
+"""`vif export`: a trained network as files that run without this project, each compared with it on the spot."""
+
+import copy
+import hashlib
+import importlib
+import importlib.metadata
+import logging
+import os
+import platform
+import tempfile
+from dataclasses import asdict, replace
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ..data.build import build_test_set
+from ..errors import ConfigError, DataError, ExportError, VIFError
+from ..evaluation.extract import make_table, unique_rows
+from ..evaluation.protocols import Protocol
+from ..features import FeatureTable
+from ..files import write_json
+from . import formats, variants
+from .backends import OnnxBackend
+from .build import build_torch_backend
+from .network import Network
+from .predictor import Predictor
+from .verify import probes, retrieval_loss, verify
+
+logger = logging.getLogger(__name__)
+REPORT = "export.json"
+VARIANTS = {
+    "fp16": ("model.fp16.onnx", variants.write_fp16),
+    "int8": ("model.int8.onnx", variants.write_int8),
+}
+_PACKAGES = ("vif-agreid", "fastreid", "torch", "numpy", "onnx", "onnxruntime", "onnxscript", "safetensors")
+
+
+def export(
+    cfg: Any,
+    weights: str,
+    out: str,
+    names: Sequence[str] = ("onnx",),
+    *,
+    uint8: bool = False,
+    normalize: bool = True,
+    variant_names: Sequence[str] = (),
+    opset: Optional[int] = None,
+    dataset: str = "",
+    images: str = "",
+) -> Dict[str, Any]:
+    """Write a checkpoint's network in some formats, verify every file, and keep the report.
+
+    Files take their place in `out` when all of them have passed. Otherwise they and the report go to
+    `out`/failed, and what `out` held before stays.
+
+    Args:
+        cfg: config with VIF's keys.
+        weights: checkpoint.
+        out: folder, made where it is missing.
+        names: of `formats.FILES`.
+        uint8: input uint8 (B, H, W, 3), normalised inside; else float32 (B, 3, H, W), normalised before.
+        normalize: whether features get length 1 inside.
+        variant_names: of `VARIANTS`, made from the ONNX file.
+        opset: of ONNX; None: the installed exporter's own.
+        dataset: registered data set on which the variants' loss is measured; "": the first of DATASETS.TESTS.
+        images: folder of images to measure on instead, where there are no labels.
+
+    Returns:
+        The report, as it is written to `out`/export.json.
+
+    Raises:
+        ConfigError: an unknown name, a missing package, or arguments that do not go together.
+        DataError: the checkpoint, the data set or the folder cannot be read.
+        ExportError: torch cannot write a format, or a file does not give the network's features.
+    """
+    _check(names, variant_names, opset, dataset, images)
+    cfg = cfg.clone()
+    cfg.defrost()
+    if cfg.TEST.FLIP.ENABLED:
+        logger.warning("TEST.FLIP is on: an exported network gives the features of the image alone")
+        cfg.TEST.FLIP.ENABLED = False
+    full = Predictor(cfg, weights, device="cpu")
+    signature = replace(full.signature, uint8_input=uint8, l2_output=normalize)
+    network = Network(full.backend.model, signature)
+    writers: Dict[str, Callable[[str], None]] = {
+        "safetensors": lambda path: formats.write_safetensors(full.backend.model, signature, cfg.dump(), path),
+        "onnx": lambda path: formats.write_onnx(network, signature, path, opset),
+        "torchscript": lambda path: formats.write_torchscript(network, signature, path),
+        "torch_export": lambda path: formats.write_torch_export(network, signature, path),
+    }
+    openers: Dict[str, Callable[[str], Any]] = {
+        "safetensors": lambda path: build_torch_backend(cfg, path, "cpu")[0],
+        "onnx": lambda path: OnnxBackend(path, "cpu"),
+        "torchscript": formats.TorchFileBackend,
+        "torch_export": formats.TorchFileBackend,
+    }
+    measure = _Retrieval(cfg, full, dataset, images) if variant_names else None
+    pixels = probes(signature.height, signature.width)
+    raw = full.backend(pixels)
+    if not np.isfinite(raw).all():
+        raise DataError(f"{weights}: the network gives NaN or infinity; there is nothing to export.")
+
+    os.makedirs(out, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export.", dir=out) as folder:
+        files: Dict[str, Dict[str, Any]] = {}
+        for name in [name for name in formats.FILES if name in names]:
+            path = os.path.join(folder, formats.FILES[name])
+            _write(name, writers[name], path)
+            backend = _open(name, openers[name], path)
+            expected = _unit(raw) if backend.signature.l2_output else raw
+            files[formats.FILES[name]] = {**_describe(name, path), **verify(backend, pixels, expected)}
+        for name in variant_names:
+            file, convert = VARIANTS[name]
+            path, source = os.path.join(folder, file), os.path.join(folder, formats.FILES["onnx"])
+            _write(name, lambda path, c=convert, s=source: c(s, signature, path), path)
+            backend = _open(name, openers["onnx"], path)
+            row = {**_describe(name, path), **verify(backend, pixels, _unit(raw) if normalize else raw, None)}
+            if measure and row["passed"]:
+                row["retrieval"] = measure(backend)
+                row["passed"] = "error" not in row["retrieval"]
+            files[file] = row
+        report = {
+            "passed": all(row["passed"] for row in files.values()),
+            "weights": {"file": os.path.basename(weights), "sha256": _sha256(weights)},
+            "signature": asdict(signature),
+            "versions": {"python": platform.python_version(), **_versions()},
+            "files": files,
+        }
+        _publish(folder, out, report)
+    return report
+
+
+def _check(
+    names: Sequence[str], variant_names: Sequence[str], opset: Optional[int], dataset: str, images: str
+) -> None:
+    for kind, given, known in (("format", names, formats.FILES), ("variant", variant_names, VARIANTS)):
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise ConfigError(f"export: unknown {kind} {unknown[0]!r}; there are {', '.join(known)}.")
+    if not names:
+        raise ConfigError(f"export: no format is named; there are {', '.join(formats.FILES)}.")
+    if (variant_names or opset is not None) and "onnx" not in names:
+        raise ConfigError("export: --fp16, --int8 and --opset are for ONNX; add onnx to --formats.")
+    if dataset and images:
+        raise ConfigError("export: --dataset and --images both say what to measure on; give one.")
+    if (dataset or images) and not variant_names:
+        raise ConfigError("export: --dataset and --images measure --fp16 and --int8; add one of these.")
+    missing = [package for name in names for package in formats.required(name) if not _installed(package)]
+    if missing:
+        raise ConfigError(f"export to {', '.join(names)} needs `pip install {' '.join(missing)}`.")
+    if "onnx" in names:
+        formats.check_opset(opset)
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        return False
+    return True
+
+
+def _write(name: str, write: Callable[[str], None], path: str) -> None:
+    try:
+        formats.quietly(write, path)
+    except VIFError:
+        raise
+    except Exception as error:  # the exporters have exceptions of many kinds
+        raise ExportError(
+            f"export to {name} failed: {type(error).__name__}: {_first_line(error)} Take another format, or "
+            "another release of torch."
+        ) from error
+
+
+def _open(name: str, opener: Callable[[str], Any], path: str) -> Any:
+    try:
+        return opener(path)
+    except Exception as error:
+        raise ExportError(f"the {name} file does not open again: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or "no message").splitlines()[0]
+
+
+class _Retrieval:
+    """Features of the images to measure on in full precision, once; then the loss of each backend."""
+
+    def __init__(self, cfg: Any, full: Predictor, dataset: str, images: str) -> None:
+        self.full, self.folder = full, images
+        self.protocols: Tuple[Protocol, ...] = ()
+        self.title = os.path.basename(os.path.normpath(images))
+        if not images:
+            self.data = build_test_set(cfg, dataset or cfg.DATASETS.TESTS[0], show=False)
+            self.protocols, self.title = self.data.protocols, self.data.title
+        self.table = self._features(full)
+
+    def __call__(self, backend: Any) -> Dict[str, Any]:
+        predictor = copy.copy(self.full)  # same images, same transform
+        predictor.backend = backend
+        try:
+            return {"data": self.title, **retrieval_loss(self.table, self._features(predictor), self.protocols)}
+        except DataError as error:  # numbers that float16 cannot hold
+            return {"data": self.title, "error": str(error)}
+
+    def _features(self, predictor: Predictor) -> FeatureTable:
+        if self.folder:
+            return predictor.folder(self.folder)[0]
+        records, _ = unique_rows(self.data.splits)
+        return make_table(self.data.splits, predictor([record.path for record in records]), {})
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12))
+
+
+def _describe(name: str, path: str) -> Dict[str, Any]:
+    row = {"format": name, "bytes": os.path.getsize(path), "sha256": _sha256(path)}
+    return {**row, "opset": formats.opset_of(path)} if path.endswith(".onnx") else row
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()
+
+
+def _versions() -> Dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _publish(folder: str, out: str, report: Dict[str, Any]) -> None:
+    """Move the files into place, the report last; to a folder of their own where one has failed."""
+    place = out if report["passed"] else os.path.join(out, "failed")
+    os.makedirs(place, exist_ok=True)
+    for file in report["files"]:
+        os.replace(os.path.join(folder, file), os.path.join(place, file))
+    path = os.path.join(place, REPORT)
+    write_json(path, report)
+    failed: List[str] = [file for file, row in report["files"].items() if not row["passed"]]
+    if failed:
+        raise ExportError(
+            f"{', '.join(failed)} does not give the network's features; {path} says by how much. The files "
+            f"are kept in {place} to look into; do not deploy them. Try another format, --opset or torch."
+        )
