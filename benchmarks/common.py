@@ -30,6 +30,8 @@ PACKAGES = (
     "fastreid",
     "faiss-cpu",
     "faiss-gpu",
+    "onnx",
+    "onnxruntime",
 )
 
 

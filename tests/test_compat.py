@@ -13,6 +13,7 @@ from vif import compat
 from fastreid.data.samplers import NaiveIdentitySampler
 from fastreid.engine import defaults
 from vif.errors import ConfigError, DataError
+from vif.weight_files import load_tensors
 
 PACKAGE = Path(__file__).parents[1] / "projects" / "VIF"
 
@@ -125,10 +126,10 @@ def test_a_file_with_code_in_it_is_refused_and_nothing_runs(tmp_path, capsys):
     path = tmp_path / "evil.pth"
     torch.save({"model": Code()}, path)
     with pytest.raises(DataError, match=r"evil.pth holds pickled code"):
-        compat.load_tensors(str(path))
+        load_tensors(str(path))
     (tmp_path / "raw.pth").write_bytes(pickle.dumps(Code()))
     with pytest.raises(DataError, match=r"raw.pth"):
-        compat.load_tensors(str(tmp_path / "raw.pth"))
+        load_tensors(str(tmp_path / "raw.pth"))
     assert capsys.readouterr().out == ""
 
 
@@ -139,6 +140,6 @@ def test_torn_and_missing_weights_are_named(tmp_path):
     (tmp_path / "empty.pth").write_bytes(b"")
     for name in ("torn.pth", "empty.pth"):
         with pytest.raises(DataError, match=name):
-            compat.load_tensors(str(tmp_path / name))
+            load_tensors(str(tmp_path / name))
     with pytest.raises(DataError, match=r"none.pth does not exist; check MODEL.WEIGHTS"):
-        compat.load_tensors(str(tmp_path / "none.pth"))
+        load_tensors(str(tmp_path / "none.pth"))

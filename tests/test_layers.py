@@ -87,3 +87,16 @@ def test_where_fastreid_is_missing_the_error_says_what_to_do():
     done = run_without_fastreid("import vif\nvif.add_vif_config\n")
     assert "ImportError" in done.stderr
     assert "pip install --no-deps fastreid==1.4.0" in done.stderr
+
+
+def test_a_predictor_on_an_onnx_file_needs_neither_fastreid_nor_torch():
+    done = run_without_fastreid(
+        "import vif\n"
+        "from vif.errors import VIFError\n"
+        "try: vif.Predictor.from_onnx('none.onnx')\n"
+        "except VIFError: print('torch' in sys.modules)\n"
+        "vif.Predictor('config.yml', 'model.pth')\n"
+    )
+    assert done.stdout.strip() == "False", done.stderr
+    assert "ImportError" in done.stderr
+    assert "pip install --no-deps fastreid==1.4.0" in done.stderr

@@ -35,7 +35,9 @@ def tiny_cfg(name, output, *opts):
         cfg.MODEL.BACKBONE.NAME = "build_vif_vit_backbone"
     cfg.merge_from_list([*TINY, "OUTPUT_DIR", str(output)])
     if cfg.MODEL.BACKBONE.NAME == "build_vif_timm_backbone":  # timm's smallest, in place of the leaf's
-        cfg.merge_from_list(["MODEL.BACKBONE.TIMM.NAME", "vit_tiny_patch16_224", "MODEL.BACKBONE.FEAT_DIM", 192])
+        cfg.merge_from_list(
+            ["MODEL.BACKBONE.TIMM.NAME", "vit_tiny_patch16_224", "MODEL.BACKBONE.FEAT_DIM", 192]
+        )
     cfg.merge_from_list(list(opts))
     cfg.freeze()
     return cfg

@@ -1,4 +1,4 @@
-"""Images of every kind as pixels: equal to evaluation's reader, or decided here, or a failure with its reason."""
+"""Images of every kind as pixels: those of evaluation, or as decided here, or a failure with its reason."""
 
 import io
 import os
@@ -78,7 +78,9 @@ def test_ordinary_files_have_the_pixels_of_evaluation(tmp_path, name):
     for source in (tmp_path / name, str(tmp_path / name), data, bytearray(data), memoryview(data)):
         np.testing.assert_array_equal(load_image(source), expected)
     np.testing.assert_array_equal(load_image(Image.open(tmp_path / name)), expected)
-    assert expected.shape == ((23, 37, 3) if name in {f"turned{k}.jpg" for k in (5, 6, 7, 8)} else (37, 23, 3))
+    assert expected.shape == (
+        (23, 37, 3) if name in {f"turned{k}.jpg" for k in (5, 6, 7, 8)} else (37, 23, 3)
+    )
 
 
 def test_an_animation_gives_its_first_frame():
@@ -113,7 +115,12 @@ def test_transparent_pixels_lie_over_the_background(tmp_path):
     image, background = noise(channels=4), (10, 120, 250)
     image[:5, :, 3], image[5:9, :, 3] = 0, 255
     expected = over(background, image)
-    for source in (encoded(image), image, Image.fromarray(image), encoded(image, "WEBP", lossless=True, exact=True)):
+    for source in (
+        encoded(image),
+        image,
+        Image.fromarray(image),
+        encoded(image, "WEBP", lossless=True, exact=True),
+    ):
         found = load_image(source, background=background)
         assert np.abs(found - expected).max() < 1
         assert (found[:5] == background).all()
@@ -146,7 +153,9 @@ def test_other_kinds_of_transparency_lie_over_the_background():
 def test_16_bits_are_scaled_to_8(kind):
     values = np.random.default_rng(0).integers(0, 65536, (9, 7)).astype(np.uint16)
     values[0, :4] = 0, 257, 32768, 65535
-    image = Image.fromarray(values.astype(np.int32)) if kind == "I" else encoded(Image.fromarray(values), kind)
+    image = (
+        Image.fromarray(values.astype(np.int32)) if kind == "I" else encoded(Image.fromarray(values), kind)
+    )
     found = load_image(image)
     assert found[0, :4, 0].tolist() == [0, 1, 128, 255]
     np.testing.assert_array_equal(found, np.repeat(np.rint(values / 257)[..., None], 3, axis=2))
@@ -191,7 +200,10 @@ BROKEN = {
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
         "no image of a known format",
     ),
-    "huge.png": (png_header(12000, 8000), "too large to be a photo of a person: 12000 x 8000 is above max_pixels"),
+    "huge.png": (
+        png_header(12000, 8000),
+        "too large to be a photo of a person: 12000 x 8000 is above max_pixels",
+    ),
     "bomb.png": (png_header(60000, 60000), "too large to be a photo of a person"),
     "float.tif": (encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"), "floating point pixels"),
     "deep.tif": (encoded(Image.fromarray(np.full((4, 4), 70000, np.int32)), "TIFF"), "32-bit pixels have no"),
@@ -252,7 +264,7 @@ def test_files_that_are_none(tmp_path, monkeypatch):
         (np.zeros((5, 5, 3), np.float32), "array", "got float32 (5, 5, 3)"),
         (np.zeros((5, 5), np.uint16), "array", "got uint16 (5, 5)"),
         (Image.new("RGB", (0, 5)), "Image", "an image of 0 x 5 has no pixels"),
-        (Image.new("LAB", (5, 5)), "Image", "LAB pixels do not become RGB"),
+        (Image.new("La", (5, 5)), "Image", "La pixels do not become RGB"),
         (7, "int", "expected a path, bytes, a PIL image or a uint8 array"),
         (b"", "bytes", "no image of a known format"),
     ],

@@ -6,7 +6,9 @@ import vif
 import numpy as np
 import pytest
 from PIL import Image
+from vif.cli import main
 from vif.errors import ConfigError, DataError
+from vif.features import FeatureTable
 from vif.inference.backends import _providers
 from vif.inference.metadata import Signature
 
@@ -133,3 +135,15 @@ def test_a_signature_that_lacks_a_value_is_refused(name):
 def test_a_signature_of_nonsense_is_refused(name, value):
     with pytest.raises(DataError, match=f"the metadata has vif.{name}=.*, which makes no sense"):
         Signature.from_dict({**SIGNATURE.to_dict(), f"vif.{name}": value})
+
+
+def test_the_command_takes_an_onnx_file(tmp_path, capsys):
+    path = make_onnx(tmp_path / "x.onnx", SIGNATURE)
+    (tmp_path / "photos").mkdir()
+    image = np.random.default_rng(0).integers(0, 256, (8, 4, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "photos" / "x.png")
+    arguments = ["--onnx", str(path), "--images", str(tmp_path / "photos"), "--out", str(tmp_path / "f.npz")]
+    assert main(["extract", *arguments]) == 0
+    assert "1 images, 3 dimensions" in capsys.readouterr().out
+    table = FeatureTable.load(str(tmp_path / "f.npz"))
+    np.testing.assert_allclose(table.features[0], unit(image.reshape(-1, 3).mean(axis=0)), atol=1e-5)

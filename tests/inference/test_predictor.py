@@ -1,8 +1,7 @@
 """Predictor: the features of evaluation for images of any origin; threads, folders, failures, devices."""
 
-import gc
 import hashlib
-import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import vif
@@ -109,7 +108,9 @@ def test_every_kind_of_input_gives_the_same(predictor, tmp_path):
         features = predictor(many)
         assert (features.shape, features.dtype) == ((5, 16), np.float32)
         np.testing.assert_allclose(features, np.stack([expected] * 5), atol=1e-6)
-    np.testing.assert_allclose(predictor(np.stack([photo()])[..., ::-1], colour="BGR")[0], expected, atol=1e-6)
+    np.testing.assert_allclose(
+        predictor(np.stack([photo()])[..., ::-1], colour="BGR")[0], expected, atol=1e-6
+    )
     assert predictor([]).shape == (0, 16)
     assert predictor([]).dtype == np.float32
 
@@ -128,7 +129,9 @@ def test_the_signature_is_the_configs(cfg, predictor):
     assert (found.height, found.width, found.dim) == (32, 16, 16)
     assert (found.mean, found.std) == ((127.5,) * 3, (127.5,) * 3)
     assert (found.uint8_input, found.l2_output) == (True, False)
-    cropping = changed(cfg, "INPUT.CROP.ENABLED", True, "INPUT.CROP.SIZE", [32, 16], "INPUT.SIZE_TEST", [40, 24])
+    cropping = changed(
+        cfg, "INPUT.CROP.ENABLED", True, "INPUT.CROP.SIZE", [32, 16], "INPUT.SIZE_TEST", [40, 24]
+    )
     cropped = vif.Predictor(cropping, cfg.MODEL.WEIGHTS, device="cpu")
     assert (cropped.signature.height, cropped.signature.width) == (32, 16)
     inner = Image.fromarray(photo()).resize((24, 40), Image.Resampling.BICUBIC).crop((4, 4, 20, 36))
@@ -152,7 +155,12 @@ def test_a_folder_gives_a_table_and_what_failed(predictor, tmp_path):
     assert [failure.path for failure in failures] == ["a/002.png", "away.png", "b/empty.jpg"]
     for row, name in zip(table.features, names):
         np.testing.assert_allclose(row, predictor(tmp_path / name), atol=1e-6)
-    assert (set(table.pids), set(table.camids), set(table.views), set(table.splits)) == ({-1}, {-1}, {""}, {""})
+    assert (set(table.pids), set(table.camids), set(table.views), set(table.splits)) == (
+        {-1},
+        {-1},
+        {""},
+        {""},
+    )
     assert table.meta == {"fingerprint": predictor.fingerprint}
     table.save(str(tmp_path / "f.safetensors"))
     assert vif.features.FeatureTable.load(str(tmp_path / "f.safetensors")).meta == table.meta
@@ -204,15 +212,28 @@ def test_a_stream_reads_two_batches_ahead_at_most(predictor):
             read.append(len(read))
             yield photo(read[-1])
 
-    threads = threading.active_count()
     stream = predictor.stream(endless())
     for taken in range(1, 20):
         next(stream)
         assert len(read) <= (taken - 1) // 4 * 4 + 8
+
+
+def test_a_stream_that_is_left_stops_decoding(cfg, monkeypatch):
+    predictor = vif.Predictor(cfg, cfg.MODEL.WEIGHTS, device="cpu", batch_size=4, workers=1)
+    decode, done = predictor._pixels, []
+
+    def slowly(*arguments):
+        time.sleep(0.05)
+        done.append(None)
+        return decode(*arguments)
+
+    monkeypatch.setattr(predictor, "_pixels", slowly)
+    stream = predictor.stream([photo()] * 12)
+    next(stream)
     stream.close()
-    del stream
-    gc.collect()
-    assert threading.active_count() == threads
+    count = len(done)
+    time.sleep(0.3)
+    assert len(done) == count < 8
 
 
 def test_threads_share_a_predictor(predictor, tmp_path):
@@ -286,12 +307,19 @@ def test_a_network_of_nothing_gives_zeros_not_nan(cfg, tmp_path):
 def test_the_device_is_chosen(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert [choose_device(name) for name in ("auto", "cuda", "cuda:0", "cpu")] == ["cuda", "cuda", "cuda:0", "cpu"]
+    assert [choose_device(name) for name in ("auto", "cuda", "cuda:0", "cpu")] == [
+        "cuda",
+        "cuda",
+        "cuda:0",
+        "cpu",
+    ]
     with pytest.raises(ConfigError, match="device='cuda:1': torch finds 1 usable GPUs here"):
         choose_device("cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == "cpu"
-    with pytest.raises(ConfigError, match="device='cuda': torch finds 0 usable GPUs here; choose auto or cpu"):
+    with pytest.raises(
+        ConfigError, match="device='cuda': torch finds 0 usable GPUs here; choose auto or cpu"
+    ):
         choose_device("cuda")
     with pytest.raises(ConfigError, match="device='gpu' is unknown to torch"):
         choose_device("gpu")

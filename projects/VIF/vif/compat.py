@@ -173,7 +173,7 @@ def engine_classes() -> Dict[str, type]:
             return torch.float16 if self.device_type == "cuda" else torch.bfloat16
 
     class Checkpointer(FastreidCheckpointer):
-        """fastreid's checkpointer; it reads tensors only, loads what fits, and replaces a file in one step."""
+        """fastreid's checkpointer; it reads tensors only, loads what fits, replaces a file in one step."""
 
         def load(self, path: str, checkpointables: Optional[List[str]] = None) -> Any:
             if path.startswith(TIMM):  # which is no path to fastreid

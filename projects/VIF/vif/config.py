@@ -326,14 +326,14 @@ def _check_sizes(cfg: CN) -> None:
 
 
 def _check_weights(cfg: CN) -> None:
-    """Files of weights are there, timm knows the names, and what fastreid's own downloads need is installed."""
+    """Files of weights are there, timm knows the names, fastreid's own downloads have what they need."""
     backbone = cfg.MODEL.BACKBONE
     path = backbone.PRETRAIN_PATH
     for key in ("MODEL.WEIGHTS", "MODEL.BACKBONE.PRETRAIN_PATH"):
         if lookup(cfg, key).startswith(TIMM) and (key == "MODEL.WEIGHTS" or backbone.PRETRAIN):
-            from .modeling.timm_models import check_name
+            from .modeling.timm_models import check_download
 
-            check_name(lookup(cfg, key)[len(TIMM) :], key)
+            check_download(lookup(cfg, key)[len(TIMM) :], key)
     transformer = backbone.NAME in ("build_vit_backbone", "build_vif_vit_backbone", "build_vdt_backbone")
     if backbone.PRETRAIN and (path or transformer) and not (path.startswith(TIMM) or os.path.isfile(path)):
         hint = VIT_WEIGHTS if transformer else "Put ImageNet weights there"

@@ -18,4 +18,4 @@ class EvaluationError(VIFError, ValueError):
 
 
 class ExportError(VIFError, RuntimeError):
-    """An exported file cannot be written, or does not give the network's features; names the format and report."""
+    """An exported file cannot be written, or does not give the network's features; names it and the report."""

@@ -1,7 +1,7 @@
-"""Position embeddings of vision transformers for another grid of patches or other tokens before the patches.
+"""Position embeddings of vision transformers for another grid of patches or other tokens before them.
 
-Knows fastreid's transformer, ours and timm's. Shape letters: T tokens (those before the patches, one a patch),
-D embedding.
+Knows fastreid's transformer, ours and timm's. Shape letters: T tokens (first those of the image, then one a
+patch), D embedding.
 """
 
 import math
@@ -56,7 +56,7 @@ def fit_positions(
     A token that the file lacks takes the position of its first patch, as the authors of VDT do for theirs.
 
     Args:
-        positions: (1, T, D) of the file, floating.
+        positions: (1, T, D) of the file, floating; any other shape comes back as it is.
         present: the file's tokens, those of `TOKENS`.
         grid: the file's; None where it does not say: the network's if the number of patches is the same, else
             a square, else the one of this number that is nearest to the network's proportions.
@@ -65,13 +65,14 @@ def fit_positions(
     Returns:
         (1, T, D) for the network, and in words what was done, empty for nothing.
     """
-    there = (
-        [token for token in TOKENS if token in present] if set(table.tokens) <= set(TOKENS) else table.tokens
-    )
-    first, patches = positions[:, : len(there)], positions[:, len(there) :]
-    if not patches.shape[1]:
+    there = table.tokens
+    if there and set(there) <= set(TOKENS):
+        there = [token for token in TOKENS if token in present]
+    if positions.dim() != 3 or len(positions) != 1 or positions.shape[1] <= len(there):
         return positions, ""
-    grid = grid or _guess_grid(patches.shape[1], table.grid)
+    first, patches = positions[:, : len(there)], positions[:, len(there) :]
+    if grid is None or grid[0] * grid[1] != patches.shape[1]:
+        grid = _guess_grid(patches.shape[1], table.grid)
     if (there, grid) == (table.tokens, table.grid):
         return positions, ""
     known = dict(zip(there, first.split(1, dim=1)))

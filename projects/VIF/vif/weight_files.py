@@ -71,11 +71,11 @@ def load_tensors(path: str) -> Any:
             return _load_safetensors(path)
         if _is_torchscript(path):
             raise DataError(
-                f"{path} is a TorchScript archive, which holds code and is not read (OpenAI's CLIP files are). "
+                f"{path} is a TorchScript archive, which holds code and is not read (OpenAI's CLIP is). "
                 "Where you trust it, take its tensors out: "
                 "`torch.save(torch.jit.load(path, 'cpu').state_dict(), 'weights.pth')`."
             )
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _load_torch(path)
     except DataError:
         raise
     except FileNotFoundError:
@@ -92,6 +92,31 @@ def load_tensors(path: str) -> Any:
             f"{path} is torn or no file of weights: {(str(e) or type(e).__name__).splitlines()[0]}. "
             "Download or copy it again."
         ) from e
+
+
+def _load_torch(path: str) -> Any:
+    from torch import _weights_only_unpickler as reader
+
+    if not hasattr(reader, "BINFLOAT") and not issubclass(reader.Unpickler, pickle.Unpickler):
+        _teach_floats(reader)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _teach_floats(reader: Any) -> None:
+    """Serves: torch 1.13, whose reader of tensors and plain values knows no floats (learning rates, scores).
+
+    What it allows stays allowed, and nothing else. Can go with torch < 2.
+    """
+    allowed = reader._get_allowed_globals()
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            if f"{module}.{name}" not in allowed:
+                raise pickle.UnpicklingError(f"Unsupported class {module}.{name}")
+            return allowed[f"{module}.{name}"]
+
+    reader.Unpickler = Unpickler
+    reader.load = lambda file, **options: Unpickler(file, **options).load()
 
 
 def _load_safetensors(path: str) -> Dict[str, Any]:

@@ -25,6 +25,7 @@ _PREFIXES = (
     "trunk.",
 )
 _PLACES = ("", "backbone.", "model.", "backbone.model.")
+ABSENT = "no such weight in the network"  # why a tensor is left out
 # parts of a transformer without which its weights mean something else, by a component of their names
 _ESSENTIAL = {
     "a norm before the blocks (CLIP)": {"norm_pre", "ln_pre"},
@@ -97,10 +98,10 @@ def fit(weights: Weights, model: nn.Module) -> Tuple[Dict[str, torch.Tensor], Lo
     for key, tensor in weights.tensors.items():
         name = names.get(key, "")
         if name not in own:
-            report.left_out[key] = "no such weight in the network"
+            report.left_out[key] = ABSENT
             continue
         target = own[name]
-        if name in tables and tensor.dim() == 3:
+        if name in tables:
             present = [token for token in TOKENS if key[: -len("pos_embed")] + token in weights.tensors]
             tensor, done = fit_positions(tensor, present, weights.grids.get(key), tables[name])
             report.resized.update({name: done} if done else {})
@@ -111,7 +112,7 @@ def fit(weights: Weights, model: nn.Module) -> Tuple[Dict[str, torch.Tensor], Lo
         else:
             report.left_out[key] = f"{_shape(tensor)} there and {_shape(target)} here"
             report.resized.pop(name, None)
-    report.loaded = list(fitted)
+    report.loaded = [name for name in own if name in fitted]
     report.missing = [n for n in own if n not in fitted and not n.endswith("num_batches_tracked")]
     backbone = [name for name in own if name.startswith("backbone.")] or list(own)
     if not fitted.keys() & set(backbone):
@@ -123,8 +124,8 @@ def refuse(weights: Weights, wanted: Sequence[str], report: LoadReport) -> None:
     """Raise DataError: nothing of `weights` fits a backbone with the names `wanted`."""
     shapes = [f"{key} {why}" for key, why in report.left_out.items() if why.endswith("here")]
     raise DataError(
-        f"{weights.source}: nothing in it fits the backbone. It holds {shorten(list(weights.tensors), 4)}; the "
-        f"backbone wants {shorten(wanted, 4)}. {'Shapes: ' + shorten(shapes, 2) + '. ' if shapes else ''}"
+        f"{weights.source}: nothing in it fits the backbone. It holds {shorten(list(weights.tensors), 4)}; "
+        f"the backbone wants {shorten(wanted, 4)}. {'Shapes: ' + shorten(shapes, 2) + '. ' if shapes else ''}"
         "Take weights of this architecture and size, or set MODEL.BACKBONE to theirs."
     )
 

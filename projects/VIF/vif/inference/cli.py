@@ -27,27 +27,25 @@ def format_report(report: Dict[str, Any]) -> str:
     """The files of a report as a table, and what the variants lose, protocol by protocol."""
     from tabulate import tabulate
 
-    rows, losses = [], []
+    rows, losses, text = [], [], ""
     for file, row in report["files"].items():
         batches = row["batches"].values()
         lowest = min(batch["cosine_min"] for batch in batches)
         difference = max(batch["max_abs_difference"] for batch in batches)
         rows.append((file, f"{row['bytes'] / 2**20:.1f}", f"{lowest:.6f}", f"{difference:.1e}"))
-        loss = row.get("retrieval", {})
+        loss = row.get("retrieval")
         if loss:
-            cosines = f"cosine {loss['cosine_mean']:.4f}, at least {loss['cosine_min']:.4f}"
-            losses.append((file, f"{loss['data']}, {loss['images']:,} images", cosines, "", ""))
-        for name, scores in loss.get("protocols", {}).items():
-            cells = [
-                f"{scores['full_precision'][k]:.2f} -> {scores['variant'][k]:.2f}"
-                for k in ("Rank-1", "mAP", "mINP")
-            ]
-            losses.append((file, name, *cells))
-    table = {"tablefmt": "github", "disable_numparse": True}
-    text = tabulate(rows, ("file", "MiB", "least cosine", "largest difference"), **table)
+            cosines = f"mean cosine {loss['cosine_mean']:.6f}, least {loss['cosine_min']:.6f}"
+            text += f"\n{file} on {loss['data']}, {loss['images']:,} images: {cosines}"
+            for name, scores in loss["protocols"].items():
+                full, variant = scores["full_precision"], scores["variant"]
+                cells = (f"{full[k]:.2f} -> {variant[k]:.2f}" for k in scores["difference"])
+                losses.append((file, name, *cells))
+    style = {"tablefmt": "github", "disable_numparse": True}
+    text = tabulate(rows, ("file", "MiB", "least cosine", "largest difference"), **style) + "\n" + text
     if losses:
-        text += "\n\n" + tabulate(losses, ("file", "protocol", "Rank-1", "mAP", "mINP"), **table)
-    return str(text)
+        text += "\n" + tabulate(losses, ("file", "protocol", "Rank-1", "mAP", "mINP"), **style)
+    return text.rstrip()
 
 
 def add_commands(commands: Any) -> None:
@@ -55,7 +53,9 @@ def add_commands(commands: Any) -> None:
     export = commands.add_parser("export", help="write a trained network as ONNX, TorchScript, safetensors")
     export.add_argument("--config-file", required=True, metavar="FILE")
     export.add_argument("--weights", required=True, metavar="FILE", help="checkpoint")
-    export.add_argument("--out", required=True, metavar="DIR", help="for the files and export.json, the report")
+    export.add_argument(
+        "--out", required=True, metavar="DIR", help="of the files and their report, export.json"
+    )
     export.add_argument(
         "--formats",
         nargs="+",
@@ -71,9 +71,11 @@ def add_commands(commands: Any) -> None:
     export.add_argument("--int8", action="store_true", help="also the ONNX file in int8")
     data = export.add_mutually_exclusive_group()
     data.add_argument(
-        "--dataset", default="", help="to measure the variants' loss on (default: the first of DATASETS.TESTS)"
+        "--dataset",
+        default="",
+        help="to measure variants on (default: the first of DATASETS.TESTS)",
     )
-    data.add_argument("--images", default="", metavar="FOLDER", help="to measure on where there are no labels")
+    data.add_argument("--images", default="", metavar="FOLDER", help="to measure on instead, without labels")
     export.add_argument("--opset", type=int, metavar="N", help="of ONNX (default: the installed torch's own)")
     export.add_argument(
         "--set", nargs="+", default=[], metavar="KEY VALUE", help="config keys to change, last on the line"

@@ -1,4 +1,4 @@
-"""`vif export`: a trained network as files that run without this project, each compared with it on the spot."""
+"""`vif export`: a trained network as files that run without this project, each compared with it."""
 
 import copy
 import hashlib
@@ -18,7 +18,7 @@ from ..errors import ConfigError, DataError, ExportError, VIFError
 from ..evaluation.extract import make_table, unique_rows
 from ..evaluation.protocols import Protocol
 from ..features import FeatureTable
-from ..files import write_json
+from ..files import atomic_path, write_json
 from . import formats, variants
 from .backends import OnnxBackend
 from .build import build_torch_backend
@@ -81,9 +81,10 @@ def export(
         cfg.TEST.FLIP.ENABLED = False
     full = Predictor(cfg, weights, device="cpu")
     signature = replace(full.signature, uint8_input=uint8, l2_output=normalize)
-    network = Network(full.backend.model, signature)
+    model = full.backend.model
+    network = Network(model, signature)
     writers: Dict[str, Callable[[str], None]] = {
-        "safetensors": lambda path: formats.write_safetensors(full.backend.model, signature, cfg.dump(), path),
+        "safetensors": lambda path: formats.write_safetensors(model, signature, cfg.dump(), path),
         "onnx": lambda path: formats.write_onnx(network, signature, path, opset),
         "torchscript": lambda path: formats.write_torchscript(network, signature, path),
         "torch_export": lambda path: formats.write_torch_export(network, signature, path),
@@ -174,7 +175,7 @@ def _write(name: str, write: Callable[[str], None], path: str) -> None:
 
 def _open(name: str, opener: Callable[[str], Any], path: str) -> Any:
     try:
-        return opener(path)
+        return formats.quietly(opener, path)
     except Exception as error:
         raise ExportError(f"the {name} file does not open again: {_first_line(error)}") from error
 
@@ -199,9 +200,10 @@ class _Retrieval:
         predictor = copy.copy(self.full)  # same images, same transform
         predictor.backend = backend
         try:
-            return {"data": self.title, **retrieval_loss(self.table, self._features(predictor), self.protocols)}
+            loss = retrieval_loss(self.table, self._features(predictor), self.protocols)
         except DataError as error:  # numbers that float16 cannot hold
-            return {"data": self.title, "error": str(error)}
+            loss = {"error": str(error)}
+        return {"data": self.title, **loss}
 
     def _features(self, predictor: Predictor) -> FeatureTable:
         if self.folder:
@@ -239,7 +241,8 @@ def _publish(folder: str, out: str, report: Dict[str, Any]) -> None:
     place = out if report["passed"] else os.path.join(out, "failed")
     os.makedirs(place, exist_ok=True)
     for file in report["files"]:
-        os.replace(os.path.join(folder, file), os.path.join(place, file))
+        with atomic_path(os.path.join(place, file)) as partial:
+            os.replace(os.path.join(folder, file), partial)
     path = os.path.join(place, REPORT)
     write_json(path, report)
     failed: List[str] = [file for file, row in report["files"].items() if not row["passed"]]

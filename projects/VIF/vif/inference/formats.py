@@ -3,14 +3,14 @@
 import inspect
 import json
 import warnings
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import numpy as np
 import torch
 
 from ..errors import ConfigError, ExportError
+from ..positions import position_grids
 from ..weight_files import GRIDS
-from ..weights import position_grids
 from .metadata import INPUT_NAME, OUTPUT_NAME, Signature
 from .network import Network
 
@@ -45,8 +45,8 @@ def check_opset(opset: Optional[int]) -> None:
     newest = onnx_opset_version()
     if opset is not None and not MIN_OPSET <= opset <= newest:
         raise ConfigError(
-            f"--opset {opset}: torch {torch.__version__} and the installed onnx write {MIN_OPSET} to {newest}; "
-            "leave it out for torch's own."
+            f"--opset {opset}: torch {torch.__version__} and the installed onnx write {MIN_OPSET} to "
+            f"{newest}; leave it out for torch's own."
         )
 
 
@@ -106,7 +106,7 @@ def write_torch_export(network: Network, signature: Signature, path: str) -> Non
         ConfigError: this torch has no torch.export.
     """
     if not hasattr(torch, "export"):
-        raise ConfigError(f"--formats torch_export needs torch >= 2.3, not {torch.__version__}; take torchscript.")
+        raise ConfigError(f"torch_export needs torch >= 2.3, not {torch.__version__}; take torchscript.")
     example = network.example(signature.height, signature.width)
     shapes = ({0: torch.export.Dim("batch")},)
     with torch.no_grad():
@@ -155,8 +155,8 @@ class TorchFileBackend:
 _SIGNATURE_NAMES = Signature(1, 1, (0, 0, 0), (1, 1, 1), False, False, 1, "").to_dict()
 
 
-def quietly(write: Any, *args: Any) -> None:
+def quietly(function: Callable[[str], Any], path: str) -> Any:
     """Call without torch's warnings about tracing and old exporters: every file is verified afterwards."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        write(*args)
+        return function(path)

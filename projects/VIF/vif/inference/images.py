@@ -205,7 +205,7 @@ def _from_pillow(image: Any, background: Colour, max_pixels: int) -> Pixels:
             below = Image.new("RGBA", image.size, (*background, 255))
             image = Image.alpha_composite(below, image.convert("RGBA"))
         return np.asarray(image.convert("RGB"))
-    except Exception as error:  # a mode that Pillow cannot convert, such as LAB
+    except Exception as error:  # a mode that Pillow cannot convert, such as La
         raise DataError(f"{image.mode} pixels do not become RGB ({error}); save them as RGB") from error
 
 

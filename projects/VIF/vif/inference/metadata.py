@@ -71,7 +71,7 @@ def _read(metadata: Mapping[str, str], name: str) -> Any:
     elif name == "fingerprint":
         if isinstance(value, str) and _FINGERPRINT.fullmatch(value):
             return value
-    elif isinstance(value, int) and value > 0:
+    elif type(value) is int and value > 0:
         return value
     raise DataError(
         f"the metadata has {PREFIX + name}={text!r}, which makes no sense; write the file with `vif export`"

@@ -13,8 +13,8 @@ from .metadata import Signature
 class Network(nn.Module):
     """A fastreid meta architecture behind the input and output of a `Signature`.
 
-    The weights are shared with `model`, which stays as it is: its own normalisation, in place on its input, is
-    switched off in a shallow copy.
+    The weights are shared with `model`, which stays as it is: its own normalisation, in place on its input,
+    is switched off in a shallow copy.
 
     Args:
         model: returns features (B, D) in eval mode.

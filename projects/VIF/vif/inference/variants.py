@@ -16,6 +16,7 @@ def write_fp16(source: str, signature: Signature, path: str) -> None:
     """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     model = onnx.load(source)
     outputs, tail = list(model.graph.output), _l2_tail(model.graph, signature)
@@ -26,6 +27,8 @@ def write_fp16(source: str, signature: Signature, path: str) -> None:
         _replace(model.graph, list(model.graph.node)[: -len(tail)], [before])
     model = convert_float_to_float16(model, keep_io_types=True)
     _replace(model.graph, [*model.graph.node, *tail], outputs)
+    del model.graph.value_info[:]  # optional, and wrong where it speaks of what had been cut off
+    OnnxModel(model).topological_sort()  # casts come last
     stamp(model, signature, path)
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError
-from ..weight_files import read_weights
-from ..weights import LoadReport, align, refuse
+from ..weight_files import TIMM, Weights, read_weights
+from ..weights import ABSENT, LoadReport, align, refuse
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +55,9 @@ def inspect_model(name: str, **options: Any) -> Facts:
         )
     with torch.device("meta"):
         feat_dim = model(torch.empty(1, 3, *embed.img_size)).shape[1]
-    about = timm.get_pretrained_cfg(name)
-    mean, std = ([255 * x for x in values] for values in (about.mean, about.std))
-    return Facts(embed.patch_size, feat_dim, mean, std, _source(about))
+    about = model.pretrained_cfg
+    mean, std = ([255 * x for x in about[key]] for key in ("mean", "std"))
+    return Facts(embed.patch_size, feat_dim, mean, std, _source(about.get("hf_hub_id")))
 
 
 def create_model(name: str, weights: Optional[str], **options: Any) -> nn.Module:
@@ -75,18 +75,20 @@ def create_model(name: str, weights: Optional[str], **options: Any) -> nn.Module
     timm = _timm()
     if weights is None:
         return timm.create_model(name, num_classes=0, **options)
-    if not weights:
-        return _download(name, num_classes=0, **options)
-    given = read_weights(weights)
+    given = read_weights(weights) if weights else Weights(f"{TIMM}{name}", {}, {}, {})
     # the names that a transformer of timm has, to tell what a program has put before them
     names = align(given.tensors, {"patch_embed.proj.weight", "blocks.0.norm1.weight"})
-    tensors = {new: given.tensors[key] for key, new in names.items()}
-    # through timm's own filter, as its downloads: it renames keys and resizes position embeddings
-    options.update(pretrained=True, num_classes=0, pretrained_cfg_overlay={"state_dict": tensors})
+    if (
+        weights
+    ):  # through timm's own filter, as its downloads: it renames keys and resizes position embeddings
+        tensors = {new: given.tensors[key] for key, new in names.items()}
+        options["pretrained_cfg_overlay"] = {"state_dict": tensors}
     with _listen() as messages:
         try:
-            model = timm.create_model(name, **options)
-        except Exception as e:  # torch and timm's filters each have errors of their own
+            model = timm.create_model(name, pretrained=True, num_classes=0, **options)
+        except Exception as e:  # torch, timm's filters and the hub's client each have errors of their own
+            if not weights:
+                raise _download_failed(name, e) from e
             cause = textwrap.shorten(f"{type(e).__name__}: {e}", 500)
             raise ConfigError(
                 f"MODEL.BACKBONE.PRETRAIN_PATH={weights!r} does not fit timm's {name}: {cause}"
@@ -94,15 +96,13 @@ def create_model(name: str, weights: Optional[str], **options: Any) -> nn.Module
     model.pretrained_cfg.pop("state_dict", None)  # or the checkpoint stays in memory beside the model
     wanted = list(model.state_dict())
     missing, unexpected = (_listed(messages, start) for start in ("Missing keys (", "Unexpected keys ("))
+    outside = [key for key in given.tensors if key not in names]
+    resized = [message for message in messages if message.startswith("Resized ")]
     report = LoadReport(
-        source=weights,
+        source=given.source,
         loaded=[key for key in wanted if key not in missing],
-        resized=dict(
-            m[len("Resized ") :].rstrip(".").split(": ") for m in messages if m.startswith("Resized ")
-        ),
-        left_out={
-            key: "no such weight in the network" for key in [*given.tensors.keys() - names, *unexpected]
-        },
+        resized=dict(message[len("Resized ") :].rstrip(".").split(": ", 1) for message in resized),
+        left_out=dict.fromkeys([*outside, *unexpected], ABSENT),
         missing=missing,
     )
     if not report.loaded:
@@ -117,36 +117,45 @@ def download(name: str) -> Dict[str, torch.Tensor]:
     The global random state is as if no model had been made.
 
     Raises:
-        ConfigError: timm is missing or does not know the name; the download failed.
+        ConfigError: timm is missing or has no such weights; the download failed.
     """
-    check_name(name, "timm://")
+    check_download(name, TIMM)
+    timm = _timm()
     with torch.random.fork_rng(devices=[]):
-        return _download(name).state_dict()
+        try:
+            return timm.create_model(name, pretrained=True).state_dict()
+        except Exception as e:  # the hub's client has errors of its own
+            raise _download_failed(name, e) from e
 
 
 def check_name(name: str, key: str) -> None:
-    """Raise ConfigError where timm is missing or has no model `name`; `key` is the config's."""
+    """Raise ConfigError where timm is missing or has no model `name`, which the config's `key` gives."""
     timm = _timm()
     if not timm.is_model(name):
         near = ", ".join(difflib.get_close_matches(name, timm.list_models(), 5)) or "see timm.list_models()"
         raise ConfigError(f"{key}={name!r} is no model of timm {timm.__version__}; near it: {near}.")
 
 
-def _download(name: str, **options: Any) -> nn.Module:
+def check_download(name: str, key: str) -> None:
+    """Raise ConfigError as `check_name`, or where timm has no weights of this name to download."""
+    check_name(name, key)
     timm = _timm()
-    try:
-        return timm.create_model(name, pretrained=True, **options)
-    except Exception as e:  # the hub's client has errors of its own
-        cause = textwrap.shorten(f"{type(e).__name__}: {e}", 500)
-        about = timm.get_pretrained_cfg(name)
-        raise ConfigError(
-            f"timm could not download the weights of {name} ({cause}). Download {_source(about)}, put it at "
-            f"weights/{name}.safetensors and set MODEL.BACKBONE.PRETRAIN_PATH to that file."
-        ) from e
+    if not timm.models.is_model_pretrained(name):
+        known = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"
+        raise ConfigError(f"{key}={name!r}: timm {timm.__version__} has no such weights of it, but: {known}.")
 
 
-def _source(about: Any) -> str:
-    return f"model.safetensors of {about.hf_hub_id} on the Hugging Face hub"
+def _download_failed(name: str, error: Exception) -> ConfigError:
+    cause = textwrap.shorten(f"{type(error).__name__}: {error}", 500)
+    source = _source(_timm().get_pretrained_cfg(name).hf_hub_id)
+    return ConfigError(
+        f"timm could not download the weights of {name} ({cause}). Download {source}, put it at "
+        f"weights/{name}.safetensors and set MODEL.BACKBONE.PRETRAIN_PATH to that file."
+    )
+
+
+def _source(hub_id: Optional[str]) -> str:
+    return f"model.safetensors of {hub_id} on the Hugging Face hub"
 
 
 def _listed(messages: List[str], start: str) -> List[str]:
@@ -176,7 +185,7 @@ def _timm() -> Any:
         import timm
     except ImportError as e:
         raise ConfigError(
-            "MODEL.BACKBONE.NAME build_vif_timm_backbone and weights named timm://... need "
-            "`pip install 'timm>=1.0.20'`."
+            "MODEL.BACKBONE.NAME build_vif_timm_backbone, as weights named timm://..., needs "
+            "`pip install 'timm>=1.0.23'`."
         ) from e
     return timm
