@@ -1,3 +1,12 @@
-"""Importing vif bridges fastreid before any test module imports it."""
+"""Importing vif bridges fastreid before any test module imports it; what both log can be caught."""
+
+import logging
 
 import vif  # noqa: F401
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def caught_logs():
+    """fastreid's logger, once set up by a trainer, passes nothing on to pytest's caplog."""
+    logging.getLogger("fastreid").propagate = True

@@ -188,6 +188,23 @@ def make_agreidv2(
     return home
 
 
+def make_market1501(root: Path, ids: int = 4, images: int = 2, size: Tuple[int, int] = (32, 64)) -> Path:
+    """`ids` identities to train and as many to test under three cameras, distractors (0000) and junk (-1)."""
+    home = Path(root) / "Market-1501-v15.09.15"
+    for pid in range(2 * ids):
+        for camid in (1, 2, 3):
+            for i in range(images):
+                name = f"{pid + 1:04d}_c{camid}s1_{i:06d}_00.jpg"
+                folder = "bounding_box_train" if pid < ids else "bounding_box_test"
+                write_image(home / folder / name, pid, camid, size)
+            if pid >= ids:
+                name = f"{pid + 1:04d}_c{camid}s1_{images:06d}_00.jpg"
+                write_image(home / "query" / name, pid, camid, size)
+    for pid, name in ((90, "0000_c1s1_000001_00.jpg"), (91, "-1_c2s1_000001_00.jpg")):
+        write_image(home / "bounding_box_test" / name, pid, 1, size)
+    return home
+
+
 def write_manifest(
     path: Path, rows: Iterable[Sequence[object]], header: Optional[Sequence[str]] = None
 ) -> Path:

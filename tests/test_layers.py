@@ -33,6 +33,7 @@ ADAPTERS = {
     "plugin.py",
     "registries.py",
     "trainer.py",
+    "unread.py",
 }
 MODULES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
 

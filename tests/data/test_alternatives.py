@@ -1,8 +1,8 @@
 """RandomRotation against scipy, PatchShuffle against a loop over patches."""
 
+import vif
 import numpy as np
 import pytest
-import vif
 from fastreid.config import get_cfg
 from scipy.ndimage import affine_transform
 from vif.data.transforms import PatchShuffle, RandomRotation

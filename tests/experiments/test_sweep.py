@@ -104,7 +104,7 @@ def test_a_missing_file_is_named():
         read_sweep("nowhere.yml", "SynthAG")
 
 
-@pytest.fixture()
+@pytest.fixture
 def sweep(tmp_path, monkeypatch):
     """A function that reads a sweep of tiny runs; one of its arms fails while training."""
     monkeypatch.setenv("FASTREID_DATASETS", str(tmp_path / "data"))
@@ -118,7 +118,7 @@ def sweep(tmp_path, monkeypatch):
 
 
 def test_runs_finish_are_shared_and_skipped_and_a_failed_one_is_told(sweep, tmp_path):
-    path, failed = runner.run_sweep(sweep(), str(tmp_path / "out"), jobs=2, threads=1)
+    _, failed = runner.run_sweep(sweep(), str(tmp_path / "out"), jobs=2, threads=1)
     content = json.loads((tmp_path / "out" / "mine.json").read_text())
     a, same, bad = content["runs"]
     assert failed == 1

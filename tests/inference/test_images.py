@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from vif.data.transforms import read_image
 from vif.errors import ConfigError, DataError
 from vif.inference import images
@@ -183,10 +183,18 @@ def test_inputs_stay_as_they_were():
 
 
 def test_where_only_exif_is_broken_the_pixels_count():
-    data = encoded(noise(), "JPEG")
-    body = b"Exif\0\0no such header" + bytes(range(40))
-    broken = data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
-    np.testing.assert_array_equal(load_image(broken), load_image(data))
+    upright = load_image(encoded(noise()))
+    no_header = encoded(noise(), exif=b"Exif\0\0no such header")
+    with pytest.raises(SyntaxError):
+        Image.open(io.BytesIO(no_header)).getexif()
+    np.testing.assert_array_equal(load_image(no_header), upright)
+    # turned to the right, and a resolution that is text
+    tags = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack("<HHI4s", 0x011A, 2, 3, b"no\0\0")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
+    broken = Image.open(io.BytesIO(encoded(noise(), exif=exif)))
+    with pytest.raises(TypeError):
+        ImageOps.exif_transpose(broken)
+    np.testing.assert_array_equal(load_image(broken), np.rot90(upright, -1))
 
 
 BROKEN = {

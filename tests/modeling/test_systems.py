@@ -367,7 +367,7 @@ def test_a_checkpoint_evaluates_and_extracts_with_nothing_skipped(system, tmp_pa
         (
             "bot",
             ["MODEL.BACKBONE.PRETRAIN", True, "MODEL.BACKBONE.PRETRAIN_PATH", "nowhere.pth"],
-            "PRETRAIN_PATH='nowhere.pth' is no file; put ImageNet weights there",
+            "PRETRAIN_PATH='nowhere.pth' is no file. Put ImageNet weights there",
         ),
     ],
 )

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import inspect
 import itertools
 import logging
 import os
@@ -17,7 +18,7 @@ import random
 import sys
 import time
 import types
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import numpy as np
 import torch
@@ -41,25 +42,31 @@ INSTALL_HINT = (
 def _old_names() -> Iterator[None]:
     """Names that fastreid's modules import and that newer releases dropped, for the time of the import.
 
-    Serves: `from torch._six import string_classes` (gone since torch 1.13/2.0) in `fastreid.data.build`,
-    `from collections import Mapping` (gone since Python 3.10) in `fastreid.data.build` and
-    `fastreid.evaluation.testing`. Can go when fastreid imports them from where they live.
+    Serves: `from torch._six import string_classes` (gone since torch 2.0) and, in the release 1.3.0,
+    `container_abcs, int_classes` (gone since torch 1.9) in `fastreid.data.build`; `from collections import
+    Mapping` (gone since Python 3.10) there and in `fastreid.evaluation.testing`. Can go when fastreid imports
+    them from where they live.
     """
-    had_mapping = hasattr(collections, "Mapping")
+    had_mapping = "Mapping" in vars(collections)  # Python 3.9 has it, and warns when it is taken from there
     six_name = "torch._six"
-    had_six = six_name in sys.modules
+    six: Any
     try:
-        importlib.import_module(six_name)
+        six = importlib.import_module(six_name)
         had_six = True
     except ModuleNotFoundError:
-        six: Any = types.ModuleType(six_name)
-        six.string_classes = (str, bytes)
-        sys.modules[six_name] = six
+        six = sys.modules[six_name] = types.ModuleType(six_name)
+        had_six = False
+    old = {"string_classes": (str, bytes), "int_classes": int, "container_abcs": collections.abc}
+    added = [name for name in old if not hasattr(six, name)]
+    for name in added:
+        setattr(six, name, old[name])
     if not had_mapping:
         collections.Mapping = collections.abc.Mapping  # type: ignore[attr-defined]
     try:
         yield
     finally:
+        for name in added:
+            delattr(six, name)
         if not had_six:
             del sys.modules[six_name]
         if not had_mapping:
@@ -84,6 +91,67 @@ def install() -> None:
     for name, build in backbones.items():
         if build.__module__.startswith("fastreid.") and not hasattr(build, "__wrapped__"):
             backbones[name] = with_local_weights(build)
+    for name in ("build_train_loader", "test"):
+        setattr(defaults.DefaultTrainer, name, _refusing(vars(defaults.DefaultTrainer)[name]))
+
+
+def _refusing(method: Any) -> Any:
+    """fastreid's own way to data or scores, refused where a key of VIF's would have no effect on it.
+
+    Serves: a train_net.py that calls `add_vif_config` and keeps fastreid's trainer. Can go never.
+    """
+    inner = method.__func__
+    if hasattr(inner, "__wrapped__"):
+        return method
+
+    @functools.wraps(inner)
+    def checked(cls: Any, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        from .unread import refuse_unread
+
+        refuse_unread(cfg)
+        return inner(cls, cfg, *args, **kwargs)
+
+    return classmethod(checked)
+
+
+_SECOND: Dict[Tuple[str, str], Any] = {}  # VIF's entries by registry and name, where the host came first
+
+
+def register(registry: Any) -> Callable[[Any], Any]:
+    """Decorator: `registry.register()`, also where the host has an entry of that name.
+
+    Serves: forks of fastreid with data sets CARGO or a meta architecture PCB of their own (VDT's has both).
+    Theirs stay for their trainer; VIF's own look-ups go through `own_entry`. Can go with those forks.
+    """
+
+    def add(entry: Any) -> Any:
+        theirs = registry._obj_map.get(entry.__name__)
+        if theirs is None:
+            registry.register(entry)
+        elif theirs.__module__ != entry.__module__:
+            _SECOND[registry._name, entry.__name__] = entry
+        return entry
+
+    return add
+
+
+@contextlib.contextmanager
+def own_entry(registry: Any, name: str) -> Iterator[None]:
+    """For a time, `name` in `registry` means VIF's entry where there are two, and not the host's; said aloud."""
+    ours = _SECOND.get((registry._name, name))
+    if ours is None:
+        yield
+        return
+    theirs = registry._obj_map[name]
+    say_once(
+        f"the fastreid at hand has a {name!r} of its own ({theirs.__module__}). For VIF's trainer and "
+        f"commands the name means VIF's ({ours.__module__}); fastreid's own trainer keeps the other one"
+    )
+    registry._obj_map[name] = ours
+    try:
+        yield
+    finally:
+        registry._obj_map[name] = theirs
 
 
 def build_optimizer(cfg: Any, model: Any, contiguous: bool = True) -> Any:
@@ -97,10 +165,13 @@ def build_optimizer(cfg: Any, model: Any, contiguous: bool = True) -> Any:
     so that nothing trained for FREEZE_ITERS. Can go when fastreid compares whole names, as its hook does.
 
     Returns:
-        (optimizer, parameter wrapper), as fastreid returns them.
+        (optimizer, parameter wrapper), as fastreid returns them; from its release 1.3.0, which has no flat
+        buffers and compares whole names, the optimizer alone.
     """
     from fastreid.solver.build import build_optimizer as fastreid_build_optimizer
 
+    if "contiguous" not in inspect.signature(fastreid_build_optimizer).parameters:
+        return fastreid_build_optimizer(cfg, model)
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.FREEZE_LAYERS = [rf"{name}\." for name in cfg.MODEL.FREEZE_LAYERS]  # regular expressions there
@@ -144,8 +215,8 @@ def engine_classes() -> Dict[str, type]:
     class AMPTrainer(SimpleTrainer):
         """Mixed precision through torch.amp; on a machine without CUDA it runs in float32 and says so."""
 
-        def __init__(self, model: Any, data_loader: Any, optimizer: Any, param_wrapper: Any) -> None:
-            super().__init__(model, data_loader, optimizer, param_wrapper)
+        def __init__(self, model: Any, data_loader: Any, optimizer: Any, *wrapper: Any) -> None:
+            super().__init__(model, data_loader, optimizer, *wrapper)
             self.device_type = next(model.parameters()).device.type
             self.enabled = self.device_type == "cuda"
             if not self.enabled:
@@ -206,7 +277,7 @@ def engine_classes() -> Dict[str, type]:
 def resolve_device(name: str) -> str:
     """Serves: MODEL.DEVICE "cuda" (fastreid's default) on a machine without a GPU: the CPU, said aloud."""
     if name.startswith("cuda") and not torch.cuda.is_available():
-        _say_once(f'MODEL.DEVICE is "{name}" and this machine has no usable GPU: running on the CPU')
+        say_once(f'MODEL.DEVICE is "{name}" and this machine has no usable GPU: running on the CPU')
         return "cpu"
     return name
 
@@ -214,7 +285,8 @@ def resolve_device(name: str) -> str:
 _SAID: Set[str] = set()
 
 
-def _say_once(message: str) -> None:
+def say_once(message: str) -> None:
+    """A warning of the log, once a process."""
     if message not in _SAID:
         _SAID.add(message)
         logger.warning(message)

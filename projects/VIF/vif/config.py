@@ -3,7 +3,7 @@
 import importlib.util
 import math
 import os
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Iterator, Tuple
 
 from fastreid.config import CfgNode as CN
 
@@ -29,6 +29,10 @@ def add_vif_config(cfg: CN) -> None:
     cfg.INPUT.PLRM.FILL = "zeros"  # corners of a rotated patch: zeros, border, reflect
     # Where the patch probability peaks: center (ours), literal (equation 3 as printed), uniform (same mean).
     cfg.INPUT.PLRM.MODE = "center"
+
+    # Training images as fastreid has them to the bit, by Pillow: slower. False: plain JPEGs are decoded by
+    # OpenCV and resized by torchvision's kernel, up to two grey levels off. Testing is always exact.
+    cfg.INPUT.EXACT = False
 
     # What Table 4 compares PLRM with: "RandomRotation" of the whole image, "PatchShuffle".
     cfg.INPUT.ROTATION = CN()
@@ -75,7 +79,7 @@ def add_vif_config(cfg: CN) -> None:
 
     # Any vision transformer of timm: MODEL.BACKBONE.NAME build_vif_timm_backbone.
     cfg.MODEL.BACKBONE.TIMM = CN()
-    cfg.MODEL.BACKBONE.TIMM.NAME = ""  # timm's name, with the tag of its weights: vit_small_patch14_dinov2.lvd142m
+    cfg.MODEL.BACKBONE.TIMM.NAME = ""  # timm's name with the tag of its weights
 
     # CSV of data set AGManifest: header split,path,pid,camid,view; paths relative to it.
     cfg.DATASETS.MANIFEST = ""
@@ -87,8 +91,8 @@ def add_vif_config(cfg: CN) -> None:
     # not on the test set. For choosing settings; 0: train on all, test on the test set.
     cfg.DATASETS.HOLDOUT = 0.0
 
-    # Labels beside identities that the trainer's batches carry: "views" (0 aerial, 1 other), "attributes". Only
-    # systems that are defined by them read any (VDT, Explain); VIF never does.
+    # Labels beside identities that the trainer's batches carry: "views" (0 aerial, 1 other), "attributes".
+    # Only systems that are defined by them read any (VDT, Explain); VIF never does.
     cfg.DATALOADER.LABELS = ()
 
     # The AMSGrad variant of SOLVER.OPT Adam or AdamW, which fastreid has no key for.
@@ -185,6 +189,15 @@ def lookup(cfg: CN, key: str) -> Any:
     return cfg
 
 
+def leaves(cfg: CN, prefix: str = "") -> Iterator[Tuple[str, Any]]:
+    """Dotted keys and their values, lists as tuples."""
+    for name, value in cfg.items():
+        if isinstance(value, CN):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, tuple(value) if isinstance(value, list) else value
+
+
 def check_config(cfg: CN) -> None:
     """Refuse a config that cannot run or whose VIF keys would have no effect.
 
@@ -210,6 +223,9 @@ def check_config(cfg: CN) -> None:
         check_timm_backbone(cfg)
     _check_weights(cfg)
     _check_files(cfg)
+    from .unread import warn_unread
+
+    warn_unread(cfg)
 
 
 def _check_names(cfg: CN) -> None:
@@ -243,8 +259,11 @@ def _check_system(cfg: CN) -> None:
     """A system reads the labels that define it, and no others; VDT and its backbone need each other."""
     from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 
+    from .compat import own_entry
+
     name = cfg.MODEL.META_ARCHITECTURE
-    wanted = tuple(getattr(META_ARCH_REGISTRY._obj_map.get(name), "LABELS", ()))
+    with own_entry(META_ARCH_REGISTRY, name):
+        wanted = tuple(getattr(META_ARCH_REGISTRY._obj_map.get(name), "LABELS", ()))
     labels = tuple(cfg.DATALOADER.LABELS)
     if set(labels) != set(wanted):
         raise ConfigError(

@@ -18,4 +18,4 @@ class EvaluationError(VIFError, ValueError):
 
 
 class ExportError(VIFError, RuntimeError):
-    """An exported file cannot be written, or does not give the network's features; names it and the report."""
+    """An exported file cannot be written, or gives other features than the network; names it."""

@@ -63,7 +63,7 @@ def fit_positions(
         table: the network's.
 
     Returns:
-        (1, T, D) for the network, and in words what was done, empty for nothing.
+        (1, T, D) for the network, float32 where resized, and in words what was done, empty for nothing.
     """
     there = table.tokens
     if there and set(there) <= set(TOKENS):
@@ -83,7 +83,7 @@ def fit_positions(
     if grid != table.grid:
         patches = patches.float().reshape(1, *grid, -1).permute(0, 3, 1, 2)
         patches = F.interpolate(patches, table.grid, **table.how).permute(0, 2, 3, 1).flatten(1, 2)
-    return torch.cat([*tokens, patches.to(positions.dtype)], dim=1), done
+    return torch.cat([*tokens, patches], dim=1), done
 
 
 def _guess_grid(count: int, grid: Grid) -> Grid:

@@ -6,13 +6,14 @@ from collections import OrderedDict
 from typing import Any, Dict, List
 
 from fastreid.engine import DefaultTrainer, hooks
+from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from fastreid.utils import comm
-from fastreid.utils.events import JSONWriter, TensorboardXWriter
+from fastreid.utils.events import JSONWriter, TensorboardXWriter, get_event_storage
 
 from . import compat
 from .config import check_config
 from .data.build import build_test_loader, build_test_set, build_train_loader
-from .errors import ConfigError, DataError
+from .errors import ConfigError, DataError, EvaluationError
 from .evaluation.extract import extract_table
 from .evaluation.protocols import select
 from .files import write_json
@@ -64,16 +65,18 @@ class VIFTrainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: Any) -> Any:
         """The model on the configured device, or on the CPU when there is no GPU."""
-        return super().build_model(prepare(cfg))
+        with compat.own_entry(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE):
+            return super().build_model(prepare(cfg))
 
     @classmethod
     def build_optimizer(cls, cfg: Any, model: Any) -> Any:
-        """fastreid's optimizer and parameter wrapper, with SOLVER.AMSGRAD."""
-        optimizer, wrapper = super().build_optimizer(cfg, model)
+        """What fastreid returns, the optimizer and since 1.3.0 its parameter wrapper; with SOLVER.AMSGRAD."""
+        built = super().build_optimizer(cfg, model)
+        optimizer = built[0] if isinstance(built, tuple) else built
         if cfg.SOLVER.AMSGRAD:
             for group in optimizer.param_groups:
                 group["amsgrad"] = True
-        return optimizer, wrapper
+        return built
 
     @classmethod
     def build_lr_scheduler(cls, cfg: Any, optimizer: Any, iters_per_epoch: int) -> Any:
@@ -146,6 +149,17 @@ class VIFTrainer(DefaultTrainer):
             )
         return f"{dataset.title}/{best}/{self.cfg.TEST.BEST_METRIC}"
 
+    def train(self) -> Any:
+        """fastreid's loop; a miss of TEST.EXPECTED_RESULTS by the last evaluation fails the run.
+
+        Returns:
+            What the last `test` returned; None on processes other than the first.
+        """
+        results = super().train()
+        if results:
+            require_results(self.cfg.TEST.EXPECTED_RESULTS, results)
+        return results
+
     @classmethod
     def evaluate_weights(cls, cfg: Any) -> Dict[str, Dict[str, Dict[str, float]]]:
         """`test` of the checkpoint in MODEL.WEIGHTS: what `--eval-only` runs."""
@@ -177,6 +191,9 @@ class VIFTrainer(DefaultTrainer):
 
         Returns:
             `{data set: {protocol: {metric: value}}}`, percent; empty on processes other than the first.
+
+        Raises:
+            EvaluationError: not within training, and TEST.EXPECTED_RESULTS is missed.
         """
         cfg = prepare(cfg)
         evaluator = EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)(cfg)
@@ -194,7 +211,30 @@ class VIFTrainer(DefaultTrainer):
                 results[dataset.title] = evaluator.evaluate(tables[dataset.source], protocols)
         if comm.is_main_process():
             write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results)
+            if not _in_training():  # `train` looks at the last evaluation only
+                require_results(cfg.TEST.EXPECTED_RESULTS, results)
         return results
+
+
+def _in_training() -> bool:
+    try:
+        get_event_storage()
+    except AssertionError:  # fastreid's way to say that there is none
+        return False
+    return True
+
+
+def require_results(expected: List[Any], results: Dict[str, Any]) -> None:
+    """Fail a run that missed TEST.EXPECTED_RESULTS.
+
+    Raises:
+        EvaluationError: lists the misses, which the log holds as well.
+    """
+    misses = verify_results(expected, results)
+    for miss in misses:
+        logger.error("Expected result missed: %s", miss)
+    if misses:
+        raise EvaluationError(f"TEST.EXPECTED_RESULTS missed: {'; '.join(misses)}.")
 
 
 def verify_results(expected: List[Any], results: Dict[str, Any]) -> List[str]:

@@ -10,7 +10,7 @@ from fastreid.data import samplers
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.utils import comm
 
-from ..compat import PrivateRandom
+from ..compat import PrivateRandom, own_entry
 from ..errors import ConfigError, DataError
 from ..evaluation.extract import unique_rows
 from ..evaluation.protocols import PROTOCOLS, Protocol
@@ -49,7 +49,8 @@ def find_dataset(cfg: Any, name: str, **kwargs: Any) -> Any:
     if name not in DATASET_REGISTRY._obj_map:
         known = ", ".join(sorted(DATASET_REGISTRY._obj_map))
         raise ConfigError(f"DATASETS names {name!r}, which is not registered; there are {known}.")
-    found = DATASET_REGISTRY.get(name)
+    with own_entry(DATASET_REGISTRY, name):
+        found = DATASET_REGISTRY.get(name)
     if cfg.DATASETS.HOLDOUT:
         if not hasattr(found, "row"):
             raise ConfigError(
@@ -87,7 +88,7 @@ def build_transforms(cfg: Any, is_train: bool) -> T.Compose:
 
         ops.append(T.PILTransform(AutoAugment(), prob=inp.AUTOAUG.PROB))
     if size[0] > 0:
-        ops.append(T.Resize(tuple(size), exact=not is_train))
+        ops.append(T.Resize(tuple(size), exact=inp.EXACT or not is_train))
     if not is_train:
         return T.Compose(ops + ([T.CenterCrop(_pair(inp.CROP.SIZE))] if inp.CROP.ENABLED else []))
     if inp.CROP.ENABLED:
@@ -164,7 +165,7 @@ def build_train_loader(cfg: Any) -> DeviceLoader:
         transform,
         seed=cfg.SEED,
         relabel=True,
-        read=T.read_image_fast,
+        read=T.read_image if cfg.INPUT.EXACT else T.read_image_fast,
         labels={name: _joined(cfg, name, rows) for name, rows in labels.items()},
     )
     world = comm.get_world_size()

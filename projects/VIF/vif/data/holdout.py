@@ -1,4 +1,4 @@
-"""Held-out training identities: a validation set for choosing settings, so that nobody tunes on the test set."""
+"""Held-out training identities: a validation set, so that nobody chooses settings on the test set."""
 
 from typing import Dict, List, Set, Tuple
 
@@ -31,8 +31,8 @@ def hold_out(splits: Splits, share: float) -> Splits:
     count = round(share * len(pids))
     if min(count, len(pids) - count) < 2:
         raise DataError(
-            f"DATASETS.HOLDOUT={share:g} of {len(pids)} training identities leaves {len(pids) - count} to train "
-            f"on and {count} to test on; both need at least 2."
+            f"DATASETS.HOLDOUT={share:g} of {len(pids)} training identities leaves {len(pids) - count} to "
+            f"train on and {count} to test on; both need at least 2."
         )
     held = set(np.random.default_rng(_SEED).permutation(pids)[:count].tolist())
     result: Splits = {"train": [], "query": [], "gallery": []}

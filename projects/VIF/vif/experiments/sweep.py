@@ -4,12 +4,12 @@ import hashlib
 import itertools
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import yaml
-from fastreid.config import CfgNode, get_cfg
+from fastreid.config import get_cfg
 
-from ..config import add_vif_config, check_config
+from ..config import add_vif_config, check_config, leaves
 from ..errors import ConfigError
 
 _KEYS = {"title", "table", "config", "baseline", "seeds", "set", "arms", "grids"}
@@ -109,20 +109,12 @@ def build_cfg(config: str, opts: Sequence[Any]) -> Any:
 
 
 def digest(cfg: Any) -> str:
-    """Twelve hexadecimal digits of what a config says beyond the defaults, so that new keys change no digest."""
+    """Twelve hexadecimal digits of what a config changes of the defaults; so new keys change no digest."""
     defaults = get_cfg()
     add_vif_config(defaults)
-    before, after = dict(_leaves(defaults)), dict(_leaves(cfg))
-    changed = [(key, repr(value)) for key, value in sorted(after.items()) if before.get(key, None) != value]
+    before, after = dict(leaves(defaults)), dict(leaves(cfg))
+    changed = [(key, repr(value)) for key, value in sorted(after.items()) if before.get(key) != value]
     return hashlib.sha256(repr(changed).encode()).hexdigest()[:12]
-
-
-def _leaves(cfg: Any, prefix: str = "") -> Iterator[Tuple[str, Any]]:
-    for key, value in cfg.items():
-        if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, tuple(value) if isinstance(value, list) else value
 
 
 def _load(path: str) -> Mapping[str, Any]:

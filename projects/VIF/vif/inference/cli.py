@@ -41,7 +41,7 @@ def format_report(report: Dict[str, Any]) -> str:
                 full, variant = scores["full_precision"], scores["variant"]
                 cells = (f"{full[k]:.2f} -> {variant[k]:.2f}" for k in scores["difference"])
                 losses.append((file, name, *cells))
-    style = {"tablefmt": "github", "disable_numparse": True}
+    style: Dict[str, Any] = {"tablefmt": "github", "disable_numparse": True}
     text = tabulate(rows, ("file", "MiB", "least cosine", "largest difference"), **style) + "\n" + text
     if losses:
         text += "\n" + tabulate(losses, ("file", "protocol", "Rank-1", "mAP", "mINP"), **style)

@@ -34,6 +34,7 @@ FORMATS: Dict[str, Tuple[str, ...]] = {
 }
 ENDINGS = tuple(ending for endings in FORMATS.values() for ending in endings)
 _COLOURS = ("RGB", "BGR")
+_ORIENTATION = 0x0112  # EXIF: 1 upright, 2 to 8 turned or mirrored
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _decode(file: Any, background: Colour, max_pixels: int) -> Pixels:
 
 def _from_pillow(image: Any, background: Colour, max_pixels: int) -> Pixels:
     """First frame of a PIL image, which may not be decoded yet."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if not isinstance(image, Image.Image):
         raise DataError("expected a path, bytes, a PIL image or a uint8 array")
@@ -194,8 +195,7 @@ def _from_pillow(image: Any, background: Colour, max_pixels: int) -> Pixels:
         image.load()
     except Exception as error:  # of Pillow's plugins: OSError, SyntaxError, struct.error, ValueError, ...
         raise DataError(f"cannot be decoded ({error}); copy it again, or take it out") from error
-    with contextlib.suppress(Exception):  # where only the EXIF part is broken, pixels stay as they lie
-        image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode.startswith("I"):
         return _from_16_bits(np.asarray(image))
     if image.mode == "F":
@@ -207,6 +207,22 @@ def _from_pillow(image: Any, background: Colour, max_pixels: int) -> Pixels:
         return np.asarray(image.convert("RGB"))
     except Exception as error:  # a mode that Pillow cannot convert, such as La
         raise DataError(f"{image.mode} pixels do not become RGB ({error}); save them as RGB") from error
+
+
+def _upright(image: Any) -> Any:
+    """The image turned as its EXIF part says; a broken part turns nothing and is no failure.
+
+    `ImageOps.exif_transpose` turns the same way, but also writes the other tags again, and fails at broken ones.
+    """
+    from PIL import Image
+
+    turn = Image.Transpose
+    turns = (turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM, turn.TRANSPOSE)
+    turns += (turn.ROTATE_270, turn.TRANSVERSE, turn.ROTATE_90)
+    orientation = None
+    with contextlib.suppress(Exception):  # whatever Pillow raises at a broken part
+        orientation = image.getexif().get(_ORIENTATION)
+    return image.transpose(turns[orientation - 2]) if orientation in range(2, 9) else image
 
 
 def _from_16_bits(values: np.ndarray) -> Pixels:

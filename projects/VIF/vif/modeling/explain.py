@@ -17,6 +17,7 @@ from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from fastreid.modeling.meta_arch.baseline import Baseline
 from torch import nn
 
+from ..compat import register
 from ..errors import ConfigError, DataError
 from .losses.attribute import attribute_prior_loss, metric_distillation_loss, pair_distances
 
@@ -73,7 +74,7 @@ def _tapped(backbone: VisionTransformer, block: int) -> Iterator[Dict[str, torch
             hook.remove()
 
 
-@META_ARCH_REGISTRY.register()
+@register(META_ARCH_REGISTRY)
 class Explain(Baseline):
     """Identity and triplet loss of a ViT + metric distillation + attribute prior of its interpreter.
 

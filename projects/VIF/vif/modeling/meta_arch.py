@@ -12,6 +12,7 @@ from fastreid.modeling.meta_arch.baseline import Baseline
 from fastreid.utils.events import get_event_storage
 from torch import nn
 
+from ..compat import register
 from ..config import FASTREID_LOSSES
 from ..registries import LOSS_REGISTRY
 from .losses import VIALLoss as _VIALLoss
@@ -32,7 +33,7 @@ def VIALLoss(cfg: Any) -> nn.Module:
     )
 
 
-@META_ARCH_REGISTRY.register()
+@register(META_ARCH_REGISTRY)
 class VIF(Baseline):
     """Identity loss + gamma * triplet + delta * VIAL-HNM, equation 13, on fastreid's Baseline.
 

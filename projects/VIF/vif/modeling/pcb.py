@@ -13,6 +13,7 @@ from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from fastreid.modeling.meta_arch.baseline import Baseline
 from torch import nn
 
+from ..compat import register
 from ..errors import ConfigError
 
 
@@ -63,7 +64,7 @@ class StripeHead(nn.Module):
         return torch.stack([classify(part) for classify, part in zip(self.classifiers, parts)])
 
 
-@META_ARCH_REGISTRY.register()
+@register(META_ARCH_REGISTRY)
 class PCB(Baseline):
     """The sum of the stripes' identity losses; no other loss.
 

@@ -18,7 +18,7 @@ from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from fastreid.modeling.meta_arch.baseline import Baseline
 from torch import nn
 
-from ..compat import with_local_weights
+from ..compat import register, with_local_weights
 from ..errors import DataError
 from .backbones import vit_arguments
 
@@ -75,7 +75,7 @@ def orthogonal_loss(features: torch.Tensor, view_features: torch.Tensor) -> torc
     return F.cosine_similarity(features.float(), view_features.float()).abs().mean()
 
 
-@META_ARCH_REGISTRY.register()
+@register(META_ARCH_REGISTRY)
 class VDT(Baseline):
     """Identity and triplet loss of the view-independent feature + view loss + orthogonal loss.
 

@@ -12,10 +12,11 @@ from fastreid.modeling.meta_arch.baseline import Baseline
 from fastreid.utils.events import get_event_storage
 from torch import nn
 
+from ..compat import register
 from .losses import batch_triplet_loss, pair_statistics
 
 
-@META_ARCH_REGISTRY.register()
+@register(META_ARCH_REGISTRY)
 class VV(Baseline):
     """Backbone, global average pooling, one linear layer; no BNNeck, no classifier, no normalisation.
 

@@ -3,35 +3,31 @@
 import os
 import threading
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from ..errors import ConfigError, DataError
 from ..features import FeatureTable
 from . import store
+from .base import AbstractGallery, Found
 from .exact import exact_search
-from .filters import Filter, query_cameras
-from .index import Flat, Kind, Searcher, choose, kind_from_json, kind_to_json, parse_kind
-from .neighbours import Neighbours, gather
+from .filters import Filter
+from .index import Flat, Kind, Searcher, choose, gpus, kind_from_json, kind_to_json, parse_kind
 from .rows import (
     COLUMNS,
     Rows,
     check_new,
-    check_same_network,
     empty_rows,
     make_rows,
     positions,
     provenance,
-    unit_vectors,
 )
 
 # a filter that leaves fewer rows than this, or than a tenth, is searched exactly
 EXACT_ROWS = 20_000
 # removed rows and rows that came after the index was built: at this share of all the index is built again
 STALE_SHARE = 0.25
-
-Queries = Union[FeatureTable, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +44,8 @@ class _State:
         return self.searcher.rows if self.searcher else 0
 
 
-class Gallery:
-    """Rows to search in by cosine: ids, vectors, paths, cameras, views, identities, times.
+class Gallery(AbstractGallery):
+    """A gallery in memory and in a folder, searched by FAISS.
 
     Any number of threads may search while one of them changes the gallery: a search sees the gallery as it was
     when it began. New rows are found at once: those that the index does not cover yet are searched exactly.
@@ -150,30 +146,13 @@ class Gallery:
         )
 
     @property
-    def fingerprint(self) -> str:
-        """Names the weights of the vectors."""
-        return self.meta["fingerprint"]
-
-    @property
     def index(self) -> Kind:
         """What searches use now."""
         return self._state.kind
 
     def rows(self, ids: Any = None) -> Rows:
-        """Rows of these ids, in their order, or all in the order they came.
-
-        Raises:
-            DataError: an id is not there.
-        """
         alive = self._alive(self._state)
         return alive if ids is None else alive.take(positions(alive.ids, ids))
-
-    def to_table(self) -> FeatureTable:
-        """All rows as a `FeatureTable`; ids, times and columns of your own stay behind."""
-        rows = self.rows()
-        names = ("paths", "pids", "camids", "views", "splits")
-        columns = {name: np.array(rows.columns[name]) for name in names}
-        return FeatureTable(features=np.array(rows.vectors), meta=dict(self.meta), **columns)
 
     def add(
         self,
@@ -184,22 +163,6 @@ class Gallery:
         extra: Optional[Mapping[str, Sequence[str]]] = None,
         fingerprint: Optional[str] = None,
     ) -> np.ndarray:
-        """Add N rows, or none of them if one cannot be added. Each call copies the gallery: add many at once.
-
-        Args:
-            table: vectors of any length, paths and labels.
-            ids: (N,) integers >= 0; None: the numbers after the largest id.
-            times: (N,) seconds since 1970, NaN where unknown.
-            extra: further columns, (N,) text each, by name.
-            fingerprint: names the weights of a table whose meta does not.
-
-        Returns:
-            (N,) int64 ids.
-
-        Raises:
-            DataError: other weights or another dimension, an id or path that is there, a vector that is NaN,
-                infinite or zero.
-        """
         with self._writer:
             self._check(table, fingerprint)
             known = self._alive(self._state)
@@ -229,11 +192,6 @@ class Gallery:
         extra: Optional[Mapping[str, Sequence[str]]] = None,
         fingerprint: Optional[str] = None,
     ) -> None:
-        """Put row i of the table in place of the row with id i of `ids`, all of it.
-
-        Raises:
-            DataError: an id is not there, or as in `add`; nothing is changed.
-        """
         with self._writer:
             self._check(table, fingerprint)
             alive = self._without(ids)
@@ -249,7 +207,7 @@ class Gallery:
             index: another kind, as in the constructor; None: as chosen before.
 
         Raises:
-            ConfigError: unknown, or ivfpq of too few rows.
+            ConfigError: unknown.
         """
         with self._writer:
             chosen = self._chosen if index is None else parse_kind(index)
@@ -257,49 +215,6 @@ class Gallery:
             kind = chosen or choose(len(rows))
             self._set(rows, np.ones(len(rows), dtype=bool), kind, Searcher.build(kind, rows.vectors))
             self._chosen = chosen
-
-    def search(
-        self,
-        queries: Queries,
-        k: int = 10,
-        where: Filter = Filter(),  # noqa: B008  (frozen)
-        camids: Optional[Sequence[int]] = None,
-    ) -> Neighbours:
-        """The k nearest rows of each query.
-
-        Args:
-            queries: (Q, D) or (D,) floats, or a `FeatureTable`, whose weights are compared.
-            k: at most this many.
-            where: which rows may be found.
-            camids: (Q,) cameras of the queries, for `Filter(other_cameras=True)`; a table has its own.
-
-        Raises:
-            DataError: other weights or another dimension; a query that is NaN, infinite or zero.
-            ConfigError: k below 1, or a filter that cannot work.
-        """
-        names = np.full(0, "")
-        if isinstance(queries, FeatureTable):
-            own = queries.meta.get("fingerprint")
-            check_same_network("the queries", self.dim, own, self.dim, self.fingerprint)
-            names, camids = queries.paths, queries.camids if camids is None else camids
-            queries = queries.features
-        vectors = unit_vectors(np.atleast_2d(queries), names if len(names) else None)
-        check_same_network("the queries", vectors.shape[1], None, self.dim, self.fingerprint)
-        return self._search(self._state, vectors, k, where, camids, names)
-
-    def similar(self, ids: Any, k: int = 10, where: Filter = Filter()) -> Neighbours:  # noqa: B008
-        """The k nearest other rows of rows of the gallery.
-
-        Raises:
-            DataError: an id is not there.
-            ConfigError: as in `search`.
-        """
-        state = self._state
-        alive = np.flatnonzero(state.alive)
-        asked = state.rows.take(alive[positions(state.rows.ids[alive], ids)])
-        columns = asked.columns
-        found = self._search(state, asked.vectors, k, where, columns["camids"], columns["paths"], asked.ids)
-        return found
 
     def save(self, folder: Optional[str] = None, overwrite: bool = False) -> None:
         """Write the gallery; a process that ends while writing leaves the folder's old gallery whole.
@@ -336,42 +251,15 @@ class Gallery:
             self._version = store.write(target, {**arrays, **state.rows.columns}, index, header, base)
             self._folder = target
 
-    def _search(
-        self,
-        state: _State,
-        vectors: np.ndarray,
-        k: int,
-        where: Filter,
-        camids: Optional[Sequence[int]],
-        names: np.ndarray,
-        own: Optional[np.ndarray] = None,
-    ) -> Neighbours:
-        """`own`: (Q,) ids that are not among their own neighbours."""
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-            raise ConfigError(f"k={k!r} must be an integer of 1 or more.")
-        count = len(vectors)
-        cameras = query_cameras(where, camids, count)
-        width = min(int(k), len(state.rows)) + (own is not None)
-        slots = np.full((count, width), -1, dtype=np.int64)
-        scores = np.full((count, width), -np.inf, dtype=np.float32)
-        for camera in np.unique(cameras):  # queries of one camera share a filter
-            members = cameras == camera
-            keep = state.alive
-            if not where.empty:
-                keep = keep & where.mask(state.rows.ids, state.rows.columns, int(camera))
-            scores[members], slots[members] = _find(
-                state, np.ascontiguousarray(vectors[members]), width, None if keep.all() else keep
-            )
-        if own is not None:
-            itself = (state.rows.ids[slots] == own[:, None]) & (slots >= 0)
-            itself[:, -1] |= ~itself.any(axis=1)  # the filter has left it out: drop the farthest
-            slots, scores = (a[~itself].reshape(count, width - 1) for a in (slots, scores))
-        distances = np.float32(1) - scores
-        return gather(state.rows, slots, distances, names if len(names) else np.full(count, ""))
+    def _snapshot(self) -> _State:
+        return self._state
 
-    def _check(self, table: FeatureTable, fingerprint: Optional[str]) -> None:
-        word = provenance(table, fingerprint)
-        check_same_network("the vectors", table.features.shape[1], word, self.dim, self.fingerprint)
+    def _nearest(self, snapshot: _State, vectors: np.ndarray, k: int, where: Filter, camid: int) -> Found:
+        rows, keep = snapshot.rows, snapshot.alive
+        if not where.empty:
+            keep = keep & where.mask(rows.ids, rows.columns, camid)
+        width = min(k, len(rows))
+        return (*_find(snapshot, vectors, max(1, width), None if keep.all() else keep), rows)
 
     def _alive(self, state: _State) -> Rows:
         return state.rows if state.alive.all() else state.rows.take(np.flatnonzero(state.alive))
@@ -391,12 +279,12 @@ class Gallery:
         self._set(rows, alive, state.kind, state.searcher)
         stale = int((~alive).sum())
         kind = self._chosen or choose(len(self))
-        if not isinstance(kind, Flat):
+        if not isinstance(kind, Flat) or gpus():
             stale += len(rows) - state.indexed
         if type(kind) is not type(state.kind) or stale > STALE_SHARE * len(rows):
             try:
                 self.rebuild()
-            except BaseException:
+            except BaseException:  # all of the change or none of it
                 self._state = state
                 raise
 
@@ -406,7 +294,7 @@ class Gallery:
 
 def _find(
     state: _State, queries: np.ndarray, k: int, keep: Optional[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Tuple[np.ndarray, np.ndarray]:
     """Cosines and positions (Q, k) of the nearest rows that are kept."""
     rows = state.rows
     count = len(rows) if keep is None else int(keep.sum())
@@ -415,11 +303,8 @@ def _find(
     if state.searcher is None or few:
         return exact_search(queries, rows.vectors, rows.ids, k, slots)
     indexed = state.indexed
-    if keep is not None and keep[:indexed].all():
-        keep = None if keep.all() else keep
-    scores, found = state.searcher.search(
-        queries, rows.vectors, rows.ids, k, None if keep is None or keep[:indexed].all() else keep[:indexed]
-    )
+    kept = None if keep is None or keep[:indexed].all() else keep[:indexed]
+    scores, found = state.searcher.search(queries, rows.vectors, rows.ids, k, kept)
     tail = np.arange(indexed, len(rows)) if keep is None else indexed + np.flatnonzero(keep[indexed:])
     if len(tail):
         more_scores, more = exact_search(queries, rows.vectors, rows.ids, k, tail)

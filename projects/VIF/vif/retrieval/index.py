@@ -25,6 +25,10 @@ class Flat:
 
     kind: ClassVar[str] = "flat"
 
+    def least(self) -> int:
+        """Rows that an index needs; fewer are searched exactly."""
+        return 1
+
 
 @dataclass(frozen=True)
 class HNSW:
@@ -40,6 +44,10 @@ class HNSW:
     links: int = 32
     ef_construction: int = 100
     ef_search: int = 96
+
+    def least(self) -> int:
+        """Rows that an index needs; fewer are searched exactly."""
+        return 1
 
     def build(self, vectors: np.ndarray) -> Any:
         """faiss.IndexHNSWSQ of (N, D) float32."""
@@ -79,24 +87,19 @@ class IVFPQ:
     probes: int = 32
     refine: int = 16
 
-    def build(self, vectors: np.ndarray) -> Any:
-        """faiss.IndexIVFPQ of (N, D) float32.
+    def least(self) -> int:
+        """Rows that an index needs: 256 train a code of a byte; fewer are searched exactly."""
+        return max(256, self.lists)
 
-        Raises:
-            ConfigError: fewer rows than the 256 that train a code, or than lists.
-        """
+    def build(self, vectors: np.ndarray) -> Any:
+        """faiss.IndexIVFPQ of (N, D) float32."""
         faiss = import_faiss()
         count, dim = vectors.shape
         lists = self.lists or max(1, min(2 ** round(np.log2(4 * count**0.5 + 1)), count // 39))
-        if count < max(256, lists):
-            raise ConfigError(
-                f"an ivfpq index of {lists} lists needs {max(256, lists)} rows or more, there are {count}; "
-                "use flat."
-            )
         size = max(size for size in range(1, min(self.code_bytes, dim) + 1) if dim % size == 0)
         quantizer = faiss.IndexFlatIP(dim)
         index = faiss.IndexIVFPQ(quantizer, dim, lists, size, 8, faiss.METRIC_INNER_PRODUCT)
-        index.cp.min_points_per_centroid = 1  # what `lists` asks for is meant
+        index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1  # no warnings
         index.train(np.ascontiguousarray(_sample(vectors, max(65_536, 64 * lists))))
         _add(index, vectors)
         index.nprobe = self.probes  # copied to GPUs
@@ -178,14 +181,12 @@ class Searcher:
 
     @classmethod
     def build(cls, kind: Kind, vectors: np.ndarray) -> Optional["Searcher"]:
-        """Index of (N, D) float32 vectors; None where `exact_search` on the CPU needs none.
-
-        Raises:
-            ConfigError: the kind cannot be built from so few rows.
-        """
+        """Index of (N, D) float32 vectors; None where `exact_search` on the CPU serves."""
+        if len(vectors) < kind.least():
+            return None
         if isinstance(kind, Flat):
-            return cls(kind, None, vectors) if len(vectors) and gpus() else None
-        return cls(kind, kind.build(vectors), vectors) if len(vectors) else None
+            return cls(kind, None, vectors) if gpus() else None
+        return cls(kind, kind.build(vectors), vectors)
 
     def search(
         self, queries: np.ndarray, vectors: np.ndarray, ids: np.ndarray, k: int, keep: Optional[np.ndarray]

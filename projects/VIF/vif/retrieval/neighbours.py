@@ -92,6 +92,20 @@ def gather(rows: Rows, slots: np.ndarray, distances: np.ndarray, queries: np.nda
     return Neighbours(ids, np.where(found, distances, np.float32(np.inf)), columns, queries)
 
 
+def join(parts: List[Neighbours], order: np.ndarray) -> Neighbours:
+    """Parts one after another, then put in this order; a column that a part lacks is empty there."""
+    names = dict.fromkeys(name for part in parts for name in part.columns)
+    columns = {
+        name: np.concatenate([part.columns.get(name, np.full(part.ids.shape, "")) for part in parts])[order]
+        for name in names
+    }
+    ids, distances, queries = (
+        np.concatenate([getattr(part, name) for part in parts])[order]
+        for name in ("ids", "distances", "queries")
+    )
+    return Neighbours(ids, distances, columns, queries)
+
+
 def _singular(name: str) -> str:
     return name[:-1] if name in ("paths", "pids", "camids", "views", "times", "splits") else name
 

@@ -15,7 +15,18 @@ from ..features import FeatureTable
 # columns that every gallery has, with what stands where nothing is known; further columns are text
 COLUMNS: Dict[str, Any] = {"paths": "", "pids": -1, "camids": -1, "views": "", "times": np.nan, "splits": ""}
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
-_RESERVED = (*COLUMNS, "ids", "vectors", "alive", "index", "manifest", "features", "rank", "distance", "query")
+_RESERVED = (
+    *COLUMNS,
+    "ids",
+    "vectors",
+    "alive",
+    "index",
+    "manifest",
+    "features",
+    "rank",
+    "distance",
+    "query",
+)
 
 
 @dataclass(eq=False)

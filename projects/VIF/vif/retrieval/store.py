@@ -64,9 +64,7 @@ def write(folder: str, arrays: Dict[str, np.ndarray], index: Any, header: Dict[s
             number = int(found[1:].split("-")[0]) + 1 if found else 1
             version = f"v{number:06d}-{secrets.token_hex(4)}"
             files = _write_version(os.path.join(folder, version), arrays, index)
-            write_json(
-                _manifest(folder), {"format": FORMAT, "version": version, **header, "files": files}
-            )
+            write_json(_manifest(folder), {"format": FORMAT, "version": version, **header, "files": files})
             _sync_folder(folder)
             for name in os.listdir(folder):  # older versions, and what a killed process left
                 if _VERSION.fullmatch(name) and name != version:
@@ -109,7 +107,9 @@ def read_manifest(folder: str) -> Dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             manifest = json.load(file)
     except FileNotFoundError:
-        raise DataError(f"{folder!r} is no gallery: it has no {MANIFEST}. Make one with `vif index`.") from None
+        raise DataError(
+            f"{folder!r} is no gallery: it has no {MANIFEST}. Make one with `vif index`."
+        ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a gallery's manifest ({error}).") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

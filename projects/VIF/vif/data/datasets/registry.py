@@ -6,6 +6,7 @@ import numpy as np
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.datasets.bases import ImageDataset
 
+from ...compat import register
 from ...errors import ConfigError, DataError
 from ...evaluation.protocols import PROTOCOLS, Protocol, view_protocols
 from ...records import AERIAL, GROUND
@@ -144,12 +145,6 @@ def _items(splits: Splits, side: str, only: Optional[Protocol]) -> List[Item]:
 
 
 def _register(row: Row) -> Type[AerialGroundDataset]:
-    found = DATASET_REGISTRY._obj_map.get(row.name)
-    if found is not None and found.__module__ != __name__:
-        raise ConfigError(
-            f"fastreid at hand already has a data set {row.name!r}, from {found.__module__}; remove it "
-            "there, or use an unchanged fastreid."
-        )
     made = type(
         row.name,
         (AerialGroundDataset,),
@@ -160,9 +155,7 @@ def _register(row: Row) -> Type[AerialGroundDataset]:
             "__doc__": AerialGroundDataset.__doc__,
         },
     )
-    if found is None:
-        DATASET_REGISTRY.register(made)
-    return made
+    return register(DATASET_REGISTRY)(made)
 
 
 DATASETS: Dict[str, Type[AerialGroundDataset]] = {row.name: _register(row) for row in ROWS}

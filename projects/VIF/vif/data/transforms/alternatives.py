@@ -57,7 +57,7 @@ class PatchShuffle(Transform):
         self.patch_size = checks.integer("patch_size", patch_size, 2)
 
     def sample(self, rng: np.random.Generator, height: int, width: int) -> Params:
-        """``order`` int (patches, n * n), which pixel of a patch each of its places gets; None: none moves."""
+        """``order`` int (patches, n * n), the pixel that each place of a patch gets; None: none moves."""
         rows, cols = grid_shape(height, width, self.patch_size)
         if rng.random() >= self.prob:
             return {"order": None}

@@ -1,0 +1,56 @@
+"""Galleries by address: a folder, a file of Milvus Lite, or a Milvus server."""
+
+import os
+from typing import Any
+
+from ..features import FeatureTable
+from .base import AbstractGallery
+from .gallery import Gallery
+
+
+def is_milvus(uri: str) -> bool:
+    """Whether an address is Milvus's: http://..., https://..., or ends in .db."""
+    return uri.startswith(("http://", "https://")) or uri.endswith(".db")
+
+
+def open_gallery(uri: str, **milvus: Any) -> AbstractGallery:
+    """The gallery at an address; code that uses it need not know which it is.
+
+    Args:
+        uri: a folder, "gallery.db" (Milvus Lite) or "http://host:19530".
+        milvus: `collection` and `token`, for Milvus.
+
+    Raises:
+        DataError: there is none.
+        ConfigError: pymilvus is needed and missing.
+    """
+    uri = os.fspath(uri)
+    if not is_milvus(uri):
+        return Gallery.load(uri)
+    from .milvus import MilvusGallery
+
+    return MilvusGallery(uri, **milvus)
+
+
+def create_gallery(uri: str, table: FeatureTable, overwrite: bool = False, **options: Any) -> AbstractGallery:
+    """A new gallery of a table's rows at an address, saved.
+
+    Args:
+        uri: as in `open_gallery`.
+        table: N images.
+        overwrite: replace the gallery that is there.
+        options: ids, times, extra and fingerprint of `Gallery.build`; `index` for a folder; `collection` and
+            `token` for Milvus.
+
+    Raises:
+        DataError: there is one already, or the table cannot be used.
+        ConfigError: pymilvus is needed and missing, or an option cannot work.
+    """
+    uri = os.fspath(uri)
+    if is_milvus(uri):
+        from .milvus import MilvusGallery
+
+        return MilvusGallery.build(uri, table, overwrite=overwrite, **options)
+    gallery = Gallery.build(table, **options)
+    gallery.save(uri, overwrite=overwrite)
+    return gallery
