@@ -1,16 +1,38 @@
 # make demo: generate SynthAG, train VIF on the CPU, print the table of protocols.  make test: the tests.
+# make test-legacy: most of the tests on fastreid 1.4.0 as it pins itself, with Python 3.9 and torch 1.13.1.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTHON_LEGACY ?= python3.9
+LEGACY := .venv-legacy
+# Left out there: what runs the installed command, and a ViT-B/16 that takes minutes. Tests say what else they need.
+LEGACY_LEFT_OUT := --ignore=tests/experiments --ignore=tests/test_readme.py \
+	--deselect=tests/test_train.py::test_vit_b16_runs_the_cargo_recipe
+# PYTHON_LEGACY if it runs, else a Python 3.9 of pyenv's, whose own python3.9 may refuse to; empty where there is none
+find_legacy = $(shell for p in "$(PYTHON_LEGACY)" "$$(pyenv root 2>/dev/null)"/versions/3.9.*/bin/python3.9; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 9))' 2>/dev/null && echo "$$p" && break; done)
 export FASTREID_DATASETS ?= datasets
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test test-legacy has-legacy lint setup clean
 demo: setup
 	$(BIN)/vif synth --out datasets/SynthAG --ids 600 --seed 0
 	$(BIN)/python train_net.py --config-file configs/SynthAG/vif.yml
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-legacy: $(LEGACY)/installed
+	$(LEGACY)/bin/python -m pytest $(LEGACY_LEFT_OUT)
+
+has-legacy:
+	@test -n "$(find_legacy)" || { echo "There is no Python 3.9 here: install one, or name it, as in" \
+		"make test-legacy PYTHON_LEGACY=/path/to/python3.9"; exit 1; }
+
+$(LEGACY)/installed: requirements-legacy.txt
+	@$(MAKE) has-legacy
+	test -x $(LEGACY)/bin/python || "$(find_legacy)" -m venv $(LEGACY)
+	$(LEGACY)/bin/python -m pip install -r requirements-legacy.txt
+	touch $@
 
 lint: setup
 	$(BIN)/ruff check .
@@ -30,4 +52,4 @@ $(VENV)/installed: requirements.txt requirements-dev.txt pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) logs build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LEGACY) logs build .pytest_cache .mypy_cache .ruff_cache .hypothesis

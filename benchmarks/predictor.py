@@ -3,8 +3,8 @@
     python benchmarks/predictor.py [--quick]
 
 Every case but the last starts from JPEG files and ends with an array of features. DefaultPredictor takes
-tensors: around it stands what fastreid's demo does, OpenCV reading and resizing one image after the other; it is
-given whole batches. Random weights: the time does not depend on them. Wall time, all cores, no GPU.
+tensors: around it stands what fastreid's demo does, OpenCV reading and resizing one image after the other; it
+is given whole batches. Random weights: the time does not depend on them. Wall time, all cores, no GPU.
 """
 
 import itertools

@@ -4,6 +4,10 @@ import logging
 
 import vif  # noqa: F401
 import pytest
+from hypothesis import settings
+
+settings.register_profile("busy", deadline=None)  # a time limit fails on a machine that does something else
+settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)

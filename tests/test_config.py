@@ -8,6 +8,8 @@ from fastreid.config import get_cfg
 from vif.config import _CHOICES, _RANGES, lookup
 from vif.errors import ConfigError
 
+from tests.marks import needs_packages
+
 CONFIGS = sorted(
     p for p in (Path(__file__).parents[1] / "configs").rglob("*.yml") if p.parent.name != "sweeps"
 )
@@ -33,6 +35,7 @@ def dotted(node, prefix=""):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_every_shipped_config_passes_the_check(path):
     cfg = load(path, "MODEL.BACKBONE.PRETRAIN", "False")
+    needs_packages(cfg)
     cfg.freeze()
     vif.check_config(cfg)
 

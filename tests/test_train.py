@@ -15,6 +15,7 @@ from fastreid.evaluation.rank import evaluate_rank
 from vif.errors import ConfigError, DataError
 
 from tests import fake_trees
+from tests.marks import needs_packages
 from tests.systems import CONVOLUTIONAL
 from tests.tiny import CONFIGS, TINY, tiny_cfg
 
@@ -63,6 +64,7 @@ def logged(output):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_config_trains_and_evaluates(name, tmp_path):
     cfg = tiny_cfg(name, tmp_path)
+    needs_packages(cfg)
     _, results = train(cfg)
     dataset = name.split("/")[0]
     assert set(results) == {dataset}

@@ -10,6 +10,8 @@ from vif.errors import EvaluationError
 from vif.evaluation import counting, rank_distances, rank_metrics
 from vif.evaluation.distances import FeatureDistances
 
+from tests.marks import fake_cuda
+
 VECTORS = Path(__file__).parents[1] / "vectors" / "ranking.npz"
 AERIAL_CAMERAS = 5  # of CARGO's 13, numbered from 0
 
@@ -239,6 +241,7 @@ def test_counting_on_a_gpu_equals_counting_on_a_cpu():
         assert a.dtype == np.int64
 
 
+@fake_cuda
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_strips_stay_on_the_gpu(monkeypatch, metric, dtype):

@@ -2,10 +2,12 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
+from vif.cli import main
 from vif.errors import DataError
 from vif.experiments.published import TITLES, published, table_rows, valid_queries
 from vif.experiments.results import read_results
@@ -227,3 +229,11 @@ def test_rank_1_is_a_multiple_of_one_valid_query_but_for_known_misprints():
 def test_an_unknown_table_lists_those_there_are():
     with pytest.raises(DataError, match=r"no table '6'; there are 1, 2, 3, 4, 5, later"):
         table_rows("6")
+
+
+@pytest.mark.parametrize("table", ["3", "4", "5"])
+def test_the_results_page_shows_what_the_command_prints_of_the_shipped_files(table, capsys):
+    root = Path(__file__).parents[2]
+    command = ["results", str(root / "docs" / "results" / f"table{table}.json"), "--protocols", "AG", "ALL"]
+    assert main([*command, "--metrics", "Rank-1", "mAP"]) == 0
+    assert capsys.readouterr().out.strip() in (root / "docs" / "results.md").read_text()

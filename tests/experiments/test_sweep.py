@@ -109,7 +109,7 @@ def sweep(tmp_path, monkeypatch):
     """A function that reads a sweep of tiny runs; one of its arms fails while training."""
     monkeypatch.setenv("FASTREID_DATASETS", str(tmp_path / "data"))
     make_synthag(tmp_path / "data")
-    text = "arms:\n  A:\n  Same: {SOLVER.BASE_LR: 0.0005}\n  Bad: {DATASETS.NAMES: [Market1501]}\n"
+    text = "arms:\n  A:\n  Same: {SOLVER.BASE_LR: 0.00025}\n  Bad: {DATASETS.NAMES: [Market1501]}\n"
 
     def read(*opts):
         return read_sweep(write(tmp_path, text), "SynthAG", [1], [*TINY, *opts])

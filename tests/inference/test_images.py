@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 from vif.data.transforms import read_image
 from vif.errors import ConfigError, DataError
 from vif.inference import images
-from vif.inference.images import ENDINGS, FORMATS, ImageFailure, check_colour, find_images, load_image
+from vif.inference.folder import ENDINGS, find_images
+from vif.inference.images import FORMATS, ImageFailure, check_colour, load_image
 
 GREY = (128, 128, 128)
 

@@ -9,6 +9,7 @@ from fastreid.utils.events import EventStorage
 from torch._subclasses import FakeTensorMode
 from vif.modeling.losses import vial_loss
 
+from tests.marks import fake_cuda
 from tests.tiny import tiny_cfg
 
 
@@ -33,6 +34,7 @@ def test_the_total_is_identity_plus_gamma_triplet_plus_delta_vial(tmp_path):
     assert {"pos_cos", "neg_cos", "hard_share", "feat_norm", "cls_accuracy"} <= set(logged)
 
 
+@fake_cuda
 @pytest.mark.parametrize("name", ["CARGO/vit.yml", "CARGO/vif.yml", "SynthAG/vif.yml"])
 def test_forward_and_losses_run_on_cuda_tensors(name, tmp_path):
     cfg = tiny_cfg(name, tmp_path, "MODEL.HEADS.NUM_CLASSES", 4)

@@ -5,9 +5,11 @@ import logging
 import sys
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("timm")
 import vif
 import numpy as np
-import pytest
 import timm
 import torch
 from fastreid.config import get_cfg

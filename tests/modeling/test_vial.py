@@ -10,6 +10,8 @@ import torch
 from torch._subclasses import FakeTensorMode
 from vif.modeling.losses import VIALLoss, pair_statistics, vial_loss
 
+from tests.marks import fake_cuda
+
 VECTORS = np.load(Path(__file__).parents[1] / "vectors" / "vial.npz")
 VARIANTS = [
     {"penalty": False, "hard_negatives": False},  # "Angular Loss" of Table 5
@@ -123,6 +125,7 @@ def test_autocast_changes_nothing():
     assert inside.item() == vial_loss(features, targets).item()
 
 
+@fake_cuda
 def test_runs_on_cuda_tensors():
     with FakeTensorMode():
         features = torch.empty(16, 8, device="cuda", requires_grad=True)

@@ -7,6 +7,7 @@ from typing import Any, List, Optional, Tuple
 from .errors import ConfigError, DataError, EvaluationError, VIFError
 from .experiments.cli import add_commands
 from .inference.cli import add_commands as add_inference_commands
+from .retrieval.cli import add_commands as add_retrieval_commands
 
 
 def _synth(args: argparse.Namespace) -> None:
@@ -30,18 +31,10 @@ def _extract(args: argparse.Namespace) -> None:
 
 def _extract_images(args: argparse.Namespace) -> None:
     from .features import check_path
-    from .inference import Predictor
+    from .inference.cli import build_predictor
 
     check_path(args.out)
-    if args.onnx:
-        predictor = Predictor.from_onnx(args.onnx)
-    else:
-        from .compat import resolve_device
-        from .inference.build import read_config
-
-        cfg = read_config(args.config_file, args.opts)
-        device, batch_size = resolve_device(cfg.MODEL.DEVICE), cfg.TEST.IMS_PER_BATCH
-        predictor = Predictor(cfg, args.weights, device=device, batch_size=batch_size)
+    predictor = build_predictor(args.config_file, args.weights, args.onnx, args.opts)
     table, failures = predictor.folder(args.images)
     for failure in failures:
         print(failure, file=sys.stderr)
@@ -215,6 +208,7 @@ def build_parser() -> argparse.ArgumentParser:
     sweep.set_defaults(run=_sweep)
     add_commands(commands)
     add_inference_commands(commands)
+    add_retrieval_commands(commands)
     return parser
 
 

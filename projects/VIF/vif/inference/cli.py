@@ -1,7 +1,9 @@
 """The command `vif export`."""
 
 import argparse
-from typing import Any, Dict
+from typing import Any, Dict, Optional, Sequence
+
+from ..errors import ConfigError
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -21,6 +23,28 @@ def _export(args: argparse.Namespace) -> None:
         images=args.images,
     )
     print(format_report(report))
+
+
+def build_predictor(
+    config_file: Optional[str], weights: Optional[str], onnx: Optional[str], opts: Sequence[Any] = ()
+) -> Any:
+    """The Predictor that a command line asks for: of a config and weights, or of an ONNX file.
+
+    Raises:
+        ConfigError: both, or neither; or as in the Predictor.
+    """
+    from .predictor import Predictor
+
+    if bool(onnx) == bool(config_file or weights or opts) or not (onnx or (config_file and weights)):
+        raise ConfigError("images need --config-file and --weights, or --onnx FILE alone, which holds both.")
+    if onnx:
+        return Predictor.from_onnx(onnx)
+    from ..compat import resolve_device
+    from .build import read_config
+
+    cfg = read_config(str(config_file), opts)
+    device, batch_size = resolve_device(cfg.MODEL.DEVICE), cfg.TEST.IMS_PER_BATCH
+    return Predictor(cfg, str(weights), device=device, batch_size=batch_size)
 
 
 def format_report(report: Dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """`vif export`: a trained network as files that run without this project, each compared with it."""
 
 import copy
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -113,7 +114,7 @@ def export(
         for name in variant_names:
             file, convert = VARIANTS[name]
             path, source = os.path.join(folder, file), os.path.join(folder, formats.FILES["onnx"])
-            _write(name, lambda path, c=convert, s=source: c(s, signature, path), path)
+            _write(name, functools.partial(convert, source, signature), path)
             backend = _open(name, openers["onnx"], path)
             row = {**_describe(name, path), **verify(backend, pixels, _unit(raw) if normalize else raw, None)}
             if measure and row["passed"]:

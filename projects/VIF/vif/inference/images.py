@@ -1,15 +1,14 @@
-"""Images of any origin as uint8 RGB arrays (H, W, 3), or the reason why not; images below a folder.
+"""Images of any origin as uint8 RGB arrays (H, W, 3), or the reason why not.
 
 Ordinary files give the pixels that evaluation reads (`vif.data.transforms.read_image`). What evaluation
 leaves to Pillow is decided here: transparent pixels lie over a background, 16 bits are scaled to 8.
 """
 
-import contextlib
 import io
 import os
 import stat
 from dataclasses import dataclass
-from typing import Any, Dict, List, Tuple, Union
+from typing import Any, Dict, Tuple, Union
 
 import numpy as np
 
@@ -32,9 +31,17 @@ FORMATS: Dict[str, Tuple[str, ...]] = {
     "JPEG2000": (".jp2", ".j2k"),
     "AVIF": (".avif",),
 }
-ENDINGS = tuple(ending for endings in FORMATS.values() for ending in endings)
 _COLOURS = ("RGB", "BGR")
-_ORIENTATION = 0x0112  # EXIF: 1 upright, 2 to 8 turned or mirrored
+_ORIENTATION = 0x0112  # EXIF's tag, and what makes its values upright
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 
 
 @dataclass(frozen=True)
@@ -99,49 +106,6 @@ def check_colour(colour: str) -> str:
     return colour
 
 
-def find_images(folder: str) -> Tuple[List[str], List[ImageFailure]]:
-    """Images below a folder: files with one of `ENDINGS`, in any case, that no "." hides.
-
-    Links to files inside the folder count as files. Links to files outside, links to folders, folders that
-    cannot be listed and files that are none (pipes) are failures.
-
-    Returns:
-        Sorted paths relative to the folder, with "/" between names; and failures.
-
-    Raises:
-        DataError: there is no such folder.
-    """
-    if not os.path.isdir(folder):
-        raise DataError(f"there is no folder {folder!r} of images; check the path.")
-    root = os.path.realpath(folder)
-    paths: List[str] = []
-    failures: List[ImageFailure] = []
-
-    def relative(path: str) -> str:
-        return os.path.relpath(path, folder).replace(os.sep, "/")
-
-    def fail(path: str, reason: str) -> None:
-        failures.append(ImageFailure(relative(path), reason))
-
-    def unlisted(error: OSError) -> None:
-        fail(error.filename, f"the folder cannot be listed: {error.strerror}; check its permissions")
-
-    for parent, folders, files in os.walk(folder, onerror=unlisted):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in folders:
-            if os.path.islink(os.path.join(parent, name)):
-                fail(os.path.join(parent, name), "a link to a folder, which is not followed; copy the folder")
-        for name in files:
-            path = os.path.join(parent, name)
-            if name.startswith(".") or not name.lower().endswith(ENDINGS):
-                continue
-            if os.path.islink(path) and not os.path.realpath(path).startswith(os.path.join(root, "")):
-                fail(path, "a link out of the folder, which is not followed; copy the file")
-            else:
-                paths.append(relative(path))
-    return sorted(paths), failures
-
-
 def _from_file(path: str, background: Colour, max_pixels: int) -> Pixels:
     try:
         found = os.stat(path)
@@ -193,9 +157,9 @@ def _from_pillow(image: Any, background: Colour, max_pixels: int) -> Pixels:
         )
     try:
         image.load()
+        image = _upright(image)
     except Exception as error:  # of Pillow's plugins: OSError, SyntaxError, struct.error, ValueError, ...
         raise DataError(f"cannot be decoded ({error}); copy it again, or take it out") from error
-    image = _upright(image)
     if image.mode.startswith("I"):
         return _from_16_bits(np.asarray(image))
     if image.mode == "F":
@@ -212,17 +176,16 @@ def _from_pillow(image: Any, background: Colour, max_pixels: int) -> Pixels:
 def _upright(image: Any) -> Any:
     """The image turned as its EXIF part says; a broken part turns nothing and is no failure.
 
-    `ImageOps.exif_transpose` turns the same way, but also writes the other tags again, and fails at broken ones.
+    `ImageOps.exif_transpose` turns the same way, but writes the other tags again and fails at broken ones.
     """
     from PIL import Image
 
-    turn = Image.Transpose
-    turns = (turn.FLIP_LEFT_RIGHT, turn.ROTATE_180, turn.FLIP_TOP_BOTTOM, turn.TRANSPOSE)
-    turns += (turn.ROTATE_270, turn.TRANSVERSE, turn.ROTATE_90)
-    orientation = None
-    with contextlib.suppress(Exception):  # whatever Pillow raises at a broken part
+    try:
         orientation = image.getexif().get(_ORIENTATION)
-    return image.transpose(turns[orientation - 2]) if orientation in range(2, 9) else image
+    except Exception:  # a broken part: SyntaxError, struct.error, ...
+        return image
+    turn = _TURNS.get(orientation)
+    return image.transpose(Image.Transpose[turn]) if turn else image
 
 
 def _from_16_bits(values: np.ndarray) -> Pixels:
@@ -248,4 +211,4 @@ def _from_array(array: np.ndarray, colour: str, background: Colour) -> Pixels:
         return np.ascontiguousarray(array)
     from PIL import Image
 
-    return _from_pillow(Image.fromarray(np.ascontiguousarray(array), "RGBA"), background, array.size)
+    return _from_pillow(Image.fromarray(np.ascontiguousarray(array)), background, array.size)

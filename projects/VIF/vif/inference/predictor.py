@@ -14,7 +14,8 @@ from ..data.transforms import Compose, Resize
 from ..errors import ConfigError, DataError
 from ..features import FeatureTable
 from .backends import OnnxBackend
-from .images import MAX_PIXELS, ImageFailure, check_colour, describe, find_images, load_image
+from .folder import find_images
+from .images import MAX_PIXELS, ImageFailure, check_colour, describe, load_image
 from .metadata import Signature
 
 PathLike = Union[str, "os.PathLike[str]"]

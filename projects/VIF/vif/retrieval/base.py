@@ -136,15 +136,14 @@ class AbstractGallery(ABC):
             DataError: other weights or another dimension; a query that is NaN, infinite or zero.
             ConfigError: k below 1, or a filter that cannot work.
         """
-        names = np.full(0, "")
+        given: Any = queries
+        names, fingerprint = None, None
         if isinstance(queries, FeatureTable):
-            own = queries.meta.get("fingerprint")
-            check_same_network("the queries", self.dim, own, self.dim, self.fingerprint)
-            names, camids = queries.paths, queries.camids if camids is None else camids
-            queries = queries.features
-        vectors = unit_vectors(np.atleast_2d(queries), names if len(names) else None)
-        check_same_network("the queries", vectors.shape[1], None, self.dim, self.fingerprint)
-        return self._search(vectors, k, where, camids, names if len(names) else np.full(len(vectors), ""))
+            given, names, fingerprint = queries.features, queries.paths, queries.meta.get("fingerprint")
+            camids = queries.camids.tolist() if camids is None else camids
+        vectors = unit_vectors(np.atleast_2d(given), names)
+        check_same_network("the queries", vectors.shape[1], fingerprint, self.dim, self.fingerprint)
+        return self._search(vectors, k, where, camids, np.full(len(vectors), "") if names is None else names)
 
     def similar(self, ids: Any, k: int = 10, where: Filter = Filter()) -> Neighbours:  # noqa: B008
         """The k nearest other rows of rows of the gallery.
@@ -154,9 +153,8 @@ class AbstractGallery(ABC):
             ConfigError: as in `search`.
         """
         asked = self.rows(ids)
-        return self._search(
-            asked.vectors, k, where, asked.columns["camids"], asked.columns["paths"], asked.ids
-        )
+        camids = asked.columns["camids"].tolist()
+        return self._search(asked.vectors, k, where, camids, asked.columns["paths"], asked.ids)
 
     @abstractmethod
     def _next_id(self) -> int:
@@ -192,18 +190,21 @@ class AbstractGallery(ABC):
             raise ConfigError(f"k={k!r} must be an integer of 1 or more.")
         cameras = query_cameras(where, camids, len(vectors))
         snapshot = self._snapshot()
-        width = int(k) + (own is not None)
-        parts: List[Neighbours] = []
         order = np.argsort(cameras, kind="stable")
+        found: List[Tuple[np.ndarray, Found]] = []
         for camera in np.unique(cameras) if len(cameras) else [-1]:  # queries of one camera share a filter
             members = order[cameras[order] == camera]
             queries = np.ascontiguousarray(vectors[members])
-            scores, slots, rows = self._nearest(snapshot, queries, width, where, int(camera))
+            wanted = int(k) + (own is not None)
+            found.append((members, self._nearest(snapshot, queries, wanted, where, int(camera))))
+        width = min(int(k), max(slots.shape[1] for _, (_, slots, _) in found)) + (own is not None)
+        parts: List[Neighbours] = []
+        for members, (scores, slots, rows) in found:
+            missing = ((0, 0), (0, max(0, width - slots.shape[1])))
+            slots = np.pad(slots, missing, constant_values=-1)
+            scores = np.pad(scores, missing, constant_values=-np.inf)
             if own is not None:
-                if slots.shape[1] < width:  # fewer rows than asked for: room for what is dropped
-                    slots = np.pad(slots, ((0, 0), (0, 1)), constant_values=-1)
-                    scores = np.pad(scores, ((0, 0), (0, 1)), constant_values=-np.inf)
-                itself = _ids(rows, slots) == own[members, None]
+                itself = np.append(rows.ids, -1)[slots] == own[members, None]  # position -1 is the last
                 itself[:, -1] |= ~itself.any(axis=1)  # the filter has left it out: drop the farthest
                 slots, scores = (a[~itself].reshape(len(members), -1) for a in (slots, scores))
             parts.append(gather(rows, slots, np.float32(1) - scores, names[members]))
@@ -212,7 +213,3 @@ class AbstractGallery(ABC):
     def _check(self, table: FeatureTable, fingerprint: Optional[str]) -> None:
         word = provenance(table, fingerprint)
         check_same_network("the vectors", table.features.shape[1], word, self.dim, self.fingerprint)
-
-
-def _ids(rows: Rows, slots: np.ndarray) -> np.ndarray:
-    return np.append(rows.ids, -1)[slots]  # position -1 is the last

@@ -1,8 +1,8 @@
 """Exact cosine search in blocks of bounded memory; equal cosines are told apart by id.
 
-FAISS finds candidates in float32. Their cosines are then computed in float64 one pair at a time, so that equal
-vectors have equal cosines wherever they lie, and rounded to float32. Where a row that FAISS left out could still
-belong to the K nearest, given the rounding of a float32 product, all rows are gone through.
+FAISS finds candidates in float32. Their cosines are then computed in float64 one pair at a time, so that
+equal vectors have equal cosines wherever they lie, and rounded to float32. Where a row that FAISS left out
+could still be among the K nearest, given the rounding of a float32 product, all rows are gone through.
 
 Shape letters: Q queries, N rows, K neighbours, C candidates, D embedding.
 """

@@ -1,9 +1,8 @@
 """Gallery: images to search in, their vectors and what is known of them, in memory and in a folder."""
 
 import os
-import threading
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -19,7 +18,6 @@ from .rows import (
     Rows,
     check_new,
     empty_rows,
-    make_rows,
     positions,
     provenance,
 )
@@ -47,8 +45,8 @@ class _State:
 class Gallery(AbstractGallery):
     """A gallery in memory and in a folder, searched by FAISS.
 
-    Any number of threads may search while one of them changes the gallery: a search sees the gallery as it was
-    when it began. New rows are found at once: those that the index does not cover yet are searched exactly.
+    Any number of threads may search while one of them changes the gallery: a search sees the gallery as it
+    was when it began. New rows are found at once: those that the index does not cover are searched exactly.
 
     Args:
         dim: D.
@@ -74,12 +72,10 @@ class Gallery(AbstractGallery):
     ) -> None:
         if dim < 1:
             raise ConfigError(f"dim={dim} must be 1 or more.")
-        self.dim = dim
-        self.meta: Dict[str, str] = {**(meta or {}), "fingerprint": fingerprint}
+        super().__init__(dim, {**(meta or {}), "fingerprint": fingerprint})
         self._chosen = parse_kind(index)  # None: by size
-        self._writer = threading.RLock()
         self._folder, self._version = "", ""
-        self._set(empty_rows(dim), np.zeros(0, dtype=bool), self._chosen or Flat(), None)
+        self._state = _State(empty_rows(dim), np.zeros(0, dtype=bool), self._chosen or Flat(), None)
 
     @classmethod
     def build(
@@ -128,7 +124,7 @@ class Gallery(AbstractGallery):
                 searcher = Searcher(kind, index, rows.vectors[:indexed])
             elif isinstance(kind, Flat):
                 searcher = Searcher.build(kind, rows.vectors)
-            gallery._set(rows, alive, kind, searcher)
+            gallery._state = _State(rows, alive, kind, searcher)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"gallery {folder!r} is not whole ({error}); restore it, or build it again."
@@ -151,28 +147,9 @@ class Gallery(AbstractGallery):
         return self._state.kind
 
     def rows(self, ids: Any = None) -> Rows:
+        """Rows of these ids, in their order, or all in the order they came."""
         alive = self._alive(self._state)
         return alive if ids is None else alive.take(positions(alive.ids, ids))
-
-    def add(
-        self,
-        table: FeatureTable,
-        *,
-        ids: Any = None,
-        times: Optional[Sequence[float]] = None,
-        extra: Optional[Mapping[str, Sequence[str]]] = None,
-        fingerprint: Optional[str] = None,
-    ) -> np.ndarray:
-        with self._writer:
-            self._check(table, fingerprint)
-            known = self._alive(self._state)
-            first = int(known.ids.max()) + 1 if len(known) else 0
-            more = make_rows(
-                table, np.arange(first, first + len(table)) if ids is None else ids, times, extra
-            )
-            check_new(more, known.ids, known.columns["paths"])
-            self._append(self._state.alive, more)
-            return more.ids
 
     def remove(self, ids: Any) -> None:
         """Take rows out. Their vectors leave the files with the next `rebuild` and `save`.
@@ -182,23 +159,6 @@ class Gallery(AbstractGallery):
         """
         with self._writer:
             self._append(self._without(ids), None)
-
-    def update(
-        self,
-        ids: Any,
-        table: FeatureTable,
-        *,
-        times: Optional[Sequence[float]] = None,
-        extra: Optional[Mapping[str, Sequence[str]]] = None,
-        fingerprint: Optional[str] = None,
-    ) -> None:
-        with self._writer:
-            self._check(table, fingerprint)
-            alive = self._without(ids)
-            more = make_rows(table, ids, times, extra)
-            rest = self._state.rows
-            check_new(more, rest.ids[alive], rest.columns["paths"][alive])
-            self._append(alive, more)
 
     def rebuild(self, index: Union[str, Kind, None] = None) -> None:
         """Drop removed rows for good and build the index anew.
@@ -213,7 +173,8 @@ class Gallery(AbstractGallery):
             chosen = self._chosen if index is None else parse_kind(index)
             rows = self._alive(self._state)
             kind = chosen or choose(len(rows))
-            self._set(rows, np.ones(len(rows), dtype=bool), kind, Searcher.build(kind, rows.vectors))
+            searcher = Searcher.build(kind, rows.vectors)
+            self._state = _State(rows, np.ones(len(rows), dtype=bool), kind, searcher)
             self._chosen = chosen
 
     def save(self, folder: Optional[str] = None, overwrite: bool = False) -> None:
@@ -251,6 +212,16 @@ class Gallery(AbstractGallery):
             self._version = store.write(target, {**arrays, **state.rows.columns}, index, header, base)
             self._folder = target
 
+    def _next_id(self) -> int:
+        ids = self._state.rows.ids[self._state.alive]
+        return int(ids.max()) + 1 if len(ids) else 0
+
+    def _insert(self, rows: Rows) -> None:
+        self._append(self._state.alive, rows)
+
+    def _replace(self, rows: Rows) -> None:
+        self._append(self._without(rows.ids), rows)
+
     def _snapshot(self) -> _State:
         return self._state
 
@@ -274,9 +245,10 @@ class Gallery(AbstractGallery):
         """The rows that are alive, then more; builds the index again where it has become stale."""
         state, rows = self._state, self._state.rows
         if more is not None:
+            check_new(more, rows.ids[alive], rows.columns["paths"][alive])
             rows = rows.followed_by(more)
             alive = np.concatenate([alive, np.ones(len(more), dtype=bool)])
-        self._set(rows, alive, state.kind, state.searcher)
+        self._state = _State(rows, alive, state.kind, state.searcher)
         stale = int((~alive).sum())
         kind = self._chosen or choose(len(self))
         if not isinstance(kind, Flat) or gpus():
@@ -287,9 +259,6 @@ class Gallery(AbstractGallery):
             except BaseException:  # all of the change or none of it
                 self._state = state
                 raise
-
-    def _set(self, rows: Rows, alive: np.ndarray, kind: Kind, searcher: Optional[Searcher]) -> None:
-        self._state = _State(rows, alive, kind, searcher)
 
 
 def _find(

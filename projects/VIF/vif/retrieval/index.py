@@ -136,7 +136,7 @@ def parse_kind(kind: Union[str, Kind, None]) -> Optional[Kind]:
     if isinstance(kind, str):
         if kind not in KINDS:
             raise ConfigError(f"index {kind!r} is unknown; there are auto, {', '.join(KINDS)}.")
-        return KINDS[kind]()  # type: ignore[no-any-return]
+        return KINDS[kind]()
     return kind
 
 
@@ -156,14 +156,14 @@ def kind_from_json(content: Dict[str, Any]) -> Kind:
     known = {item.name for item in fields(cls)} if cls else set()
     if cls is None or set(numbers) != known or not all(type(v) is int for v in numbers.values()):
         raise ConfigError(f"index {content!r} is unknown; there are {', '.join(KINDS)}.")
-    return cls(**numbers)  # type: ignore[no-any-return]
+    return cls(**numbers)
 
 
 class Searcher:
     """An index of a gallery's first rows, on the CPU and, where there are GPUs, on them too.
 
-    Several GPUs hold a share of the rows each. They take one call at a time and no selector: filtered searches
-    and graphs stay on the CPU.
+    Several GPUs hold a share of the rows each. They take one call at a time and no selector: filtered
+    searches and graphs stay on the CPU.
 
     Args:
         kind: what was built.
@@ -177,7 +177,7 @@ class Searcher:
     def __init__(self, kind: Kind, index: Any, vectors: np.ndarray) -> None:
         self.kind, self.index, self.rows = kind, index, len(vectors)
         self._lock = threading.Lock()
-        self._gpu = None if isinstance(kind, HNSW) else _to_gpus(kind, index, vectors)
+        self._gpu: Any = None if isinstance(kind, HNSW) else _to_gpus(kind, index, vectors)
 
     @classmethod
     def build(cls, kind: Kind, vectors: np.ndarray) -> Optional["Searcher"]:

@@ -5,7 +5,6 @@ A gallery is two collections: rows, and one record of what the gallery is (`<col
 
 import json
 import re
-import threading
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
@@ -28,7 +27,8 @@ class MilvusGallery(AbstractGallery):
     """A gallery that a Milvus server or file keeps; every change is kept at once.
 
     Searches are Milvus's: AUTOINDEX, which a server may answer approximately. One process changes a gallery
-    at a time; each batch of 1,000 rows is a change of its own.
+    at a time; each batch of 1,000 rows is a change of its own. A column of your own that none of the rows
+    in a result has is not in it.
 
     Args:
         uri: "gallery.db" (a file of Milvus Lite), or "http://host:19530" of a server.
@@ -43,7 +43,6 @@ class MilvusGallery(AbstractGallery):
     def __init__(self, uri: str, collection: str = "vif", token: str = "") -> None:
         self._client = _connect(uri, collection, token)
         self._uri, self._name = uri, collection
-        self._writer = threading.RLock()
         if not all(self._client.has_collection(name) for name in (collection, _meta(collection))):
             raise DataError(
                 f"{uri} holds no gallery {collection!r}; it has {self._client.list_collections()}. "
@@ -55,7 +54,7 @@ class MilvusGallery(AbstractGallery):
         content = record["content"]
         if content.get("format") != FORMAT:
             raise DataError(f"{uri}: {collection!r} is no gallery ({FORMAT}).")
-        self.dim, self.meta = int(content["dim"]), dict(content["meta"])
+        super().__init__(int(content["dim"]), dict(content["meta"]))
 
     @classmethod
     def build(
@@ -105,6 +104,7 @@ class MilvusGallery(AbstractGallery):
         )
 
     def rows(self, ids: Any = None) -> Rows:
+        """Rows of these ids, in their order, or all in the order of their ids."""
         fields = [*_FIELDS, "vector"]
         if ids is None:
             found = _rows(self._all(fields), self.dim)
@@ -115,45 +115,12 @@ class MilvusGallery(AbstractGallery):
         found = _rows(entities, self.dim)
         return found.take(positions(found.ids, ids))
 
-    def add(
-        self,
-        table: FeatureTable,
-        *,
-        ids: Any = None,
-        times: Optional[Sequence[float]] = None,
-        extra: Optional[Mapping[str, Sequence[str]]] = None,
-        fingerprint: Optional[str] = None,
-    ) -> np.ndarray:
-        with self._writer:
-            self._check(table, fingerprint)
-            first = self._next_id() if ids is None else 0
-            more = make_rows(
-                table, np.arange(first, first + len(table)) if ids is None else ids, times, extra
-            )
-            self._check_new(more)
-            self._write(more)
-            return more.ids
-
     def remove(self, ids: Any) -> None:
+        """Take rows out, as every gallery does."""
         with self._writer:
             found = self.rows(ids).ids.tolist()
             for start in range(0, len(found), _BATCH):
                 self._client.delete(self._name, ids=found[start : start + _BATCH])
-
-    def update(
-        self,
-        ids: Any,
-        table: FeatureTable,
-        *,
-        times: Optional[Sequence[float]] = None,
-        extra: Optional[Mapping[str, Sequence[str]]] = None,
-        fingerprint: Optional[str] = None,
-    ) -> None:
-        with self._writer:
-            self._check(table, fingerprint)
-            more = make_rows(table, ids, times, extra)
-            self._check_new(more, replaced=self.rows(ids).ids)
-            self._write(more)
 
     def save(self) -> None:
         """Ask the server to put its segments on disk; nothing is lost without it."""
@@ -185,7 +152,7 @@ class MilvusGallery(AbstractGallery):
         scores = np.full((len(vectors), width), -np.inf, dtype=np.float32)
         slots = np.full((len(vectors), width), -1, dtype=np.int64)
         place: Dict[int, int] = {}
-        entities = []
+        entities: List[Dict[str, Any]] = []
         for query, result in enumerate(hits):
             for rank, hit in enumerate(result):
                 if hit["id"] not in place:
@@ -217,6 +184,14 @@ class MilvusGallery(AbstractGallery):
             else:
                 high = middle
         return low
+
+    def _insert(self, rows: Rows) -> None:
+        self._check_new(rows)
+        self._write(rows)
+
+    def _replace(self, rows: Rows) -> None:
+        self._check_new(rows, replaced=self.rows(rows.ids).ids)
+        self._write(rows)
 
     def _check_new(self, more: Rows, replaced: Optional[np.ndarray] = None) -> None:
         for name, most in _TEXT.items():

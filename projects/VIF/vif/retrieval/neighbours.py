@@ -49,7 +49,7 @@ class Neighbours:
         return rows
 
     def to_json(self) -> List[Dict[str, Any]]:
-        """All queries as what `json.dumps` takes: ``[{"query": ..., "neighbours": [{"rank": ...}, ...]}]``."""
+        """All queries as what `json.dumps` takes: ``[{"query": ..., "neighbours": [...]}]``, see `of`."""
         return [{"query": self._name(query), "neighbours": self.of(query)} for query in range(len(self))]
 
     def __str__(self) -> str:
@@ -71,7 +71,11 @@ class Neighbours:
             rows = self.of(query)
             names = [name for name in (rows[0] if rows else {}) if any(row[name] is not None for row in rows)]
             cells = [[_cell(name, row[name]) for name in names] for row in rows]
-            table = tabulate(cells, names, tablefmt=style, disable_numparse=True) if rows else "no row"
+            table = (
+                tabulate(cells, names, tablefmt=style, disable_numparse=True)
+                if rows
+                else "no row passes the filter"
+            )
             parts.append(form.format(escape(self._name(query)), table))
         if len(self) > _SHOWN:
             parts.append(f"... and {len(self) - _SHOWN} further queries")

@@ -123,12 +123,12 @@ def make_rows(
     return Rows(chosen, unit_vectors(table.features, table.paths), columns)
 
 
-def unit_vectors(vectors: Any, names: Optional[Sequence[str]] = None) -> np.ndarray:
+def unit_vectors(vectors: Any, names: Any = None) -> np.ndarray:
     """(N, D) float32 rows divided by their length.
 
     Args:
         vectors: (N, D) floats.
-        names: what an error calls the rows.
+        names: (N,) text, what an error calls the rows; None: nothing.
 
     Raises:
         DataError: another shape or type, or a row that is NaN, infinite or zero; names the first of them.

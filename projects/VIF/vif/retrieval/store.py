@@ -1,6 +1,6 @@
 """A gallery as a folder: files of plain arrays in a folder of one version, and a manifest that names it.
 
-The manifest is replaced last and in one step, so the folder always holds a whole gallery: the old one or the new.
+The manifest is replaced last and in one step: the folder always holds a whole gallery, the old or the new.
 """
 
 import contextlib
@@ -58,8 +58,8 @@ def write(folder: str, arrays: Dict[str, np.ndarray], index: Any, header: Dict[s
             found = current_version(folder)
             if found != base:
                 raise DataError(
-                    f"gallery {folder!r} holds version {found or 'none'}, not {base or 'none'}: something else "
-                    "saved there. Open it again and repeat the change, or save with overwrite=True."
+                    f"gallery {folder!r} holds version {found or 'none'}, not {base or 'none'}: something "
+                    "else saved there. Open it again and repeat the change, or save with overwrite=True."
                 )
             number = int(found[1:].split("-")[0]) + 1 if found else 1
             version = f"v{number:06d}-{secrets.token_hex(4)}"

@@ -1,0 +1,178 @@
+"""Index kinds: recall against exact search, filters that FAISS sees, parameters, GPUs (fakes)."""
+
+import numpy as np
+import pytest
+from vif.errors import ConfigError
+from vif.retrieval import HNSW, IVFPQ, Filter, Flat, Gallery, exact, index
+from vif.retrieval import gallery as module
+from vif.retrieval.index import choose, kind_from_json, kind_to_json
+
+from tests.retrieval.people import people
+
+KINDS = [HNSW(), IVFPQ(lists=32, code_bytes=16, probes=16)]
+
+
+@pytest.fixture(scope="module")
+def crowd():
+    """2,500 rows in no clusters to speak of, and 50 queries."""
+    return people(2500, dim=32, identities=200), people(50, seed=1, dim=32, identities=200, prefix="q")
+
+
+def recall(found, expected):
+    return np.mean([len(set(a) & set(b)) / len(set(b) - {-1}) for a, b in zip(found.ids, expected.ids)])
+
+
+def seen(monkeypatch):
+    """Searches of an index, as (share of rows that pass or None)."""
+    calls = []
+    search = index.Searcher.search
+
+    def spy(self, queries, vectors, ids, k, keep):
+        calls.append(None if keep is None else float(keep.mean()))
+        return search(self, queries, vectors, ids, k, keep)
+
+    monkeypatch.setattr(index.Searcher, "search", spy)
+    return calls
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_recall_against_exact_search(kind, crowd, monkeypatch):
+    table, queries = crowd
+    calls = seen(monkeypatch)
+    gallery, flat = Gallery.build(table, index=kind), Gallery.build(table)
+    found, expected = gallery.search(queries), flat.search(queries)
+    assert calls == [None]
+    assert recall(found, expected) >= 0.97
+    same = found.ids == expected.ids
+    assert (found.distances[same] == expected.distances[same]).all()  # exact, not those of codes
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_a_wide_filter_is_the_indexs_and_a_narrow_one_is_exact(kind, crowd, monkeypatch):
+    monkeypatch.setattr(module, "EXACT_ROWS", 300)
+    table, queries = crowd
+    calls = seen(monkeypatch)
+    gallery, flat = Gallery.build(table, index=kind), Gallery.build(table)
+    wide, narrow = Filter(views=["aerial"]), Filter(ids=range(200, 400))
+    found = gallery.search(queries, where=wide)
+    assert len(calls) == 1
+    assert 0.4 < calls.pop() < 0.6
+    assert recall(found, flat.search(queries, where=wide)) >= 0.97
+    assert (found.columns["views"] == "aerial").all()
+    exactly, expected = gallery.search(queries, where=narrow), flat.search(queries, where=narrow)
+    assert not calls
+    assert (exactly.ids == expected.ids).all()
+
+
+def test_a_filter_reaches_further_than_the_neighbours_of_a_query(crowd, monkeypatch):
+    """Only one far corner passes: a graph that gives up early is helped out by exact search."""
+    monkeypatch.setattr(module, "EXACT_ROWS", 0)
+    table, queries = crowd
+    gallery, flat = Gallery.build(table, index=HNSW(ef_search=1, links=2)), Gallery.build(table)
+    where = Filter(camids=[1])
+    found, expected = gallery.search(queries, k=200, where=where), flat.search(queries, k=200, where=where)
+    assert (found.ids >= 0).all()
+    assert (found.columns["camids"] == 1).all()
+    assert (found.distances >= expected.distances).all()
+
+
+def test_ivfpq_of_few_rows_waits_and_is_exact(crowd):
+    table, queries = crowd
+    small = people(100, dim=32)
+    gallery = Gallery.build(small, index="ivfpq")
+    assert gallery._state.searcher is None
+    assert (gallery.search(queries).ids == Gallery.build(small).search(queries).ids).all()
+    gallery.add(people(400, seed=3, dim=32, prefix="b"))
+    assert gallery._state.searcher.rows == 500
+
+
+@pytest.mark.parametrize(("dim", "size"), [(32, 32), (100, 50), (48, 48), (96, 48), (67, 1)])
+def test_a_code_has_a_divisor_of_the_dimension(dim, size):
+    vectors = np.random.default_rng(0).standard_normal((300, dim)).astype(np.float32)
+    assert IVFPQ(lists=2).build(vectors).pq.M == size
+
+
+def test_chosen_by_size():
+    assert [choose(n).kind for n in (0, 50_000, 50_001, 2_000_000, 2_000_001)] == [
+        *("flat", "flat", "hnsw", "hnsw", "ivfpq")
+    ]
+
+
+@pytest.mark.parametrize("kind", [Flat(), HNSW(links=8), IVFPQ(probes=3)])
+def test_kinds_as_json(kind):
+    assert kind_from_json(kind_to_json(kind)) == kind
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"kind": "lsh"}, {"kind": "hnsw", "links": 3}, {"kind": "flat", "a": 1}]
+)
+def test_unknown_kinds(content):
+    with pytest.raises(ConfigError, match="is unknown; there are flat, hnsw, ivfpq"):
+        kind_from_json(content)
+
+
+class FakeGpus:
+    """What FAISS's GPU copies of an index do, done by the CPU: no selector, at most 2,048 neighbours."""
+
+    def __init__(self, faiss, monkeypatch):
+        self.calls, self.options = [], []
+        monkeypatch.setattr(faiss, "get_num_gpus", lambda: 2)
+        monkeypatch.setattr(faiss, "GpuMultipleClonerOptions", type("Options", (), {}), raising=False)
+        monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", self.copy, raising=False)
+
+    def copy(self, source, co):
+        self.options.append(vars(co))
+        fake = self
+
+        class Copy:
+            def search(self, queries, k):
+                assert k <= 2048
+                fake.calls.append((len(queries), k))
+                return source.search(queries, k)
+
+        return Copy()
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    return FakeGpus(exact.import_faiss(), monkeypatch)
+
+
+def test_flat_on_gpus_is_exact_and_filters_stay_on_the_cpu(crowd, gpus, monkeypatch):
+    table, queries = crowd
+    gallery = Gallery.build(table)
+    assert gpus.options == [{"shard": True, "useFloat16": False}]
+    found = gallery.search(queries)
+    assert gpus.calls == [(50, 26)]
+    filtered = gallery.search(queries, where=Filter(views=["aerial"]))
+    many = gallery.search(queries.features[:1], k=2500)
+    assert len(gpus.calls) == 1
+    monkeypatch.setattr(exact.import_faiss(), "get_num_gpus", lambda: 0)
+    cpu = Gallery.build(table)
+    assert (found.ids == cpu.search(queries).ids).all()
+    assert (filtered.ids == cpu.search(queries, where=Filter(views=["aerial"])).ids).all()
+    assert (many.ids == cpu.search(queries.features[:1], k=2500).ids).all()
+
+
+def test_flat_on_gpus_takes_new_rows(gpus):
+    gallery = Gallery.build(people(100))
+    more = people(10, seed=1, prefix="b")
+    ids = gallery.add(more)
+    assert gallery.search(more.features, k=1).ids[:, 0].tolist() == ids.tolist()
+    gallery.add(people(100, seed=2, prefix="c"))
+    assert len(gpus.options) == 2  # copied again when much was new
+    assert gallery._state.searcher.rows == 210
+
+
+def test_ivfpq_goes_to_gpus_and_graphs_do_not(crowd, gpus):
+    table, queries = crowd
+    kind = IVFPQ(lists=32, code_bytes=16, probes=16)
+    gallery = Gallery.build(table, index=kind)
+    assert gpus.options == [{"shard": True, "useFloat16": True}]
+    assert gallery._state.searcher.index.nprobe == 16  # what copies take over
+    found = gallery.search(queries)
+    assert gpus.calls == [(50, 160)]
+    gallery.search(queries, where=Filter(views=["aerial"]))
+    Gallery.build(table, index="hnsw").search(queries)
+    assert len(gpus.calls) == len(gpus.options) == 1
+    assert recall(found, Gallery.build(table, index=HNSW(ef_search=500)).search(queries)) > 0.97
