@@ -17,7 +17,7 @@ import pytest
 import torch
 from vif import compat
 from fastreid.config import get_cfg
-from fastreid.engine import DefaultTrainer, defaults
+from fastreid.engine import DefaultTrainer
 from fastreid.engine.train_loop import TrainerBase
 from fastreid.evaluation import rank
 from fastreid.evaluation.reid_evaluation import ReidEvaluator
@@ -26,6 +26,7 @@ from fastreid.utils import comm
 from fastreid.utils.env import seed_all_rng
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
+from vif.data import transforms as T
 from vif.data.build import build_transforms
 
 from tests import fake_trees
@@ -72,14 +73,6 @@ def stock(monkeypatch):
     torch_loader = torch.utils.data.DataLoader
     cpu_loader = lambda rank, pin_memory, **kwargs: torch_loader(**{**kwargs, "num_workers": 0})  # noqa: E731
     monkeypatch.setattr(fastreid.data.build, "DataLoaderX", cpu_loader)
-
-    def build(cfg, model):
-        built = build_optimizer(cfg, model)
-        optimizer = built[0] if isinstance(built, tuple) else built  # 1.3.0: no parameter wrapper
-        optimizer.zero_grad = functools.partial(optimizer.zero_grad, set_to_none=False)
-        return built
-
-    monkeypatch.setattr(defaults, "build_optimizer", build)
     monkeypatch.setattr(comm, "shared_random_seed", lambda: SEED)
     monkeypatch.setattr(ReidEvaluator, "_compile_dependencies", lambda self: None, raising=False)
     monkeypatch.setattr(rank, "IS_CYTHON_AVAI", False)
@@ -132,6 +125,13 @@ def stock_trainer(cfg, transforms=None):
                 return DefaultTrainer.build_train_loader.__func__(cls, cfg)
             return fastreid.data.build.build_reid_train_loader(cfg, transforms=transforms)
 
+        @classmethod
+        def build_optimizer(cls, cfg, model):
+            built = build_optimizer(cfg, model)
+            optimizer = built[0] if isinstance(built, tuple) else built  # 1.3.0: no parameter wrapper
+            optimizer.zero_grad = functools.partial(optimizer.zero_grad, set_to_none=False)
+            return built
+
     seed_all_rng(SEED)
     return Stock(cfg)
 
@@ -169,6 +169,15 @@ def test_without_augmentation_nothing_of_fastreids_is_replaced(configs, stock, t
     name = "bagtricks_R50"
     theirs = stock_trainer(load(configs, name, tmp_path / "theirs", *FIXED))
     compare(theirs, vif.VIFTrainer(load(configs, name, tmp_path / "ours", *FIXED, vifs=True)))
+
+
+def test_exact_pixels_are_read_and_resized_by_pillow(configs, tmp_path):
+    for exact, read in ((True, T.read_image), (False, T.read_image_fast)):
+        cfg = load(configs, "bagtricks_R50", tmp_path, vifs=True)
+        cfg.INPUT.EXACT = exact
+        images = vif.VIFTrainer.build_train_loader(cfg).dataset
+        assert images.read is read
+        assert images.transform.ops[0].exact is exact
 
 
 def test_the_scores_are_those_of_fastreids_evaluator(configs, stock, tmp_path):

@@ -4,7 +4,10 @@ import vif
 import pytest
 from vif import compat
 from fastreid.config import get_cfg
+from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.engine import DefaultTrainer
+from fastreid.modeling.backbones import BACKBONE_REGISTRY
+from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from vif.errors import ConfigError
 from vif.unread import READERS, changed_keys, refuse_unread, vif_defaults, warn_unread
 
@@ -94,6 +97,12 @@ def test_a_key_whose_reader_is_chosen_is_not(reader, caplog):
             with caplog.at_level("WARNING"):
                 warn_unread(load(key, another(key), chosen, value))
             assert [r.message for r in caplog.records if r.message.startswith(key)] == []
+
+
+def test_the_readers_are_names_that_are_registered():
+    registries = (vif.TRANSFORM_REGISTRY, vif.LOSS_REGISTRY, META_ARCH_REGISTRY, BACKBONE_REGISTRY)
+    known = {name for registry in (*registries, DATASET_REGISTRY) for name in registry._obj_map}
+    assert {word for reader in READERS for word in reader.words} - known == {"attributes"}  # a label
 
 
 def get(cfg, key):

@@ -137,7 +137,7 @@ def register(registry: Any) -> Callable[[Any], Any]:
 
 @contextlib.contextmanager
 def own_entry(registry: Any, name: str) -> Iterator[None]:
-    """For a time, `name` in `registry` means VIF's entry where there are two, and not the host's; said aloud."""
+    """For a time, `name` in `registry` means VIF's entry where there are two, not the host's; said aloud."""
     ours = _SECOND.get((registry._name, name))
     if ours is None:
         yield
