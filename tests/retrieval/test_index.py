@@ -77,7 +77,7 @@ def test_a_filter_reaches_further_than_the_neighbours_of_a_query(crowd, monkeypa
 
 
 def test_ivfpq_of_few_rows_waits_and_is_exact(crowd):
-    table, queries = crowd
+    _, queries = crowd
     small = people(100, dim=32)
     gallery = Gallery.build(small, index="ivfpq")
     assert gallery._state.searcher is None
@@ -89,7 +89,8 @@ def test_ivfpq_of_few_rows_waits_and_is_exact(crowd):
 @pytest.mark.parametrize(("dim", "size"), [(32, 32), (100, 50), (48, 48), (96, 48), (67, 1)])
 def test_a_code_has_a_divisor_of_the_dimension(dim, size):
     vectors = np.random.default_rng(0).standard_normal((300, dim)).astype(np.float32)
-    assert IVFPQ(lists=2).build(vectors).pq.M == size
+    found = IVFPQ(lists=2).build(vectors).pq.M
+    assert found == size
 
 
 def test_chosen_by_size():

@@ -1,6 +1,7 @@
 """What differs between the fastreids that people have: release 1.3.0, forks with names of their own."""
 
 import collections
+import functools
 import sys
 
 import vif
@@ -9,6 +10,7 @@ import torch
 from vif import compat
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
+from fastreid.modeling.meta_arch.baseline import Baseline
 from fastreid.solver import build as solver
 from fastreid.utils.registry import Registry
 from vif.data.build import find_dataset
@@ -97,6 +99,24 @@ def test_names_of_vif_alone_are_registered_as_ever(shop, caplog):
     with compat.own_entry(registry, "Ship"), compat.own_entry(registry, "Nothing"):
         assert registry.get("Ship") is Ship
     assert caplog.records == []
+
+
+def test_a_baseline_that_asks_for_cameras_takes_plain_images():
+    class Forked(torch.nn.Module):
+        def forward(self, batch):
+            seen.append(batch["camids"])
+            return batch["images"]
+
+    seen = []
+    assert "camids" in Forked.forward.__code__.co_consts  # how `install` knows it
+    assert "camids" not in Baseline.forward.__code__.co_consts
+    forked, images, cameras = Forked(), torch.zeros(2), torch.ones(2)
+    forked.forward = functools.partial(compat.without_cameras(Forked.forward), forked)
+    assert forked({"images": images}) is images
+    assert forked({"images": images, "camids": cameras}) is images
+    assert seen == [None, cameras]
+    with pytest.raises(IndexError):
+        forked(images)  # a tensor is passed on as it is
 
 
 @pytest.mark.parametrize("name", ["CARGO", "PCB"])

@@ -93,6 +93,23 @@ def install() -> None:
             backbones[name] = with_local_weights(build)
     for name in ("build_train_loader", "test"):
         setattr(defaults.DefaultTrainer, name, _refusing(vars(defaults.DefaultTrainer)[name]))
+    baseline: Any = importlib.import_module("fastreid.modeling.meta_arch.baseline").Baseline
+    if "camids" in baseline.forward.__code__.co_consts and not hasattr(baseline.forward, "__wrapped__"):
+        baseline.forward = without_cameras(baseline.forward)
+
+
+def without_cameras(forward: Any) -> Any:
+    """A Baseline's `forward` that takes batches without "camids".
+
+    Serves: VDT's fork, whose Baseline takes the cameras out of every batch and does nothing with them, so
+    that plain images had no features. Can go with that fork.
+    """
+
+    @functools.wraps(forward)
+    def camera_free(self: Any, batch: Any) -> Any:
+        return forward(self, {"camids": None, **batch} if isinstance(batch, dict) else batch)
+
+    return camera_free
 
 
 def _refusing(method: Any) -> Any:

@@ -43,7 +43,7 @@ class HNSW:
     kind: ClassVar[str] = "hnsw"
     links: int = 32
     ef_construction: int = 100
-    ef_search: int = 96
+    ef_search: int = 128
 
     def least(self) -> int:
         """Rows that an index needs; fewer are searched exactly."""
@@ -205,6 +205,8 @@ class Searcher:
             found = self._on_gpus(queries, width)[1]
         else:
             found = self._on_cpu(self.kind, queries, width, keep)
+        if width > k + SPARE:
+            found = _nearest_of(queries, vectors, found, k + SPARE)
         if width < k:
             found = np.pad(found, ((0, 0), (0, k - width)), constant_values=-1)
         return rank(queries, vectors, ids, found, k)
@@ -225,6 +227,18 @@ class Searcher:
         with self._lock:
             products, found = self._gpu.search(queries, min(width, self.rows))
         return products, found
+
+
+def _nearest_of(queries: np.ndarray, vectors: np.ndarray, found: np.ndarray, count: int) -> np.ndarray:
+    """`count` of the candidates (Q, C), those of the largest float32 products."""
+    best = np.empty((len(found), count), dtype=found.dtype)
+    for start in range(0, len(found), 256):  # a few MiB of vectors at a time
+        part = slice(start, start + 256)
+        products = np.matmul(vectors[found[part]], queries[part, :, None])[:, :, 0]
+        products[found[part] < 0] = -np.inf
+        order = np.argpartition(-products, count - 1, axis=1)[:, :count]
+        best[part] = np.take_along_axis(found[part], order, axis=1)
+    return best
 
 
 def gpus() -> int:

@@ -66,9 +66,7 @@ def write(folder: str, arrays: Dict[str, np.ndarray], index: Any, header: Dict[s
             files = _write_version(os.path.join(folder, version), arrays, index)
             write_json(_manifest(folder), {"format": FORMAT, "version": version, **header, "files": files})
             _sync_folder(folder)
-            for name in os.listdir(folder):  # older versions, and what a killed process left
-                if _VERSION.fullmatch(name) and name != version:
-                    shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+            _clean(folder, version)
     except OSError as error:
         raise DataError(
             f"gallery {folder!r} cannot be written: {error}. The old one, if any, is whole."
@@ -171,6 +169,16 @@ def _write_version(folder: str, arrays: Dict[str, np.ndarray], index: Any) -> Di
         files[name] = {"bytes": os.path.getsize(path), "sha256": _sha256(path)}
     _sync_folder(folder)
     return files
+
+
+def _clean(folder: str, version: str) -> None:
+    """Take away older versions, and what killed processes left."""
+    for name in os.listdir(folder):
+        if _VERSION.fullmatch(name) and name != version:
+            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+        elif name.startswith(f".{MANIFEST}.") and name.endswith(".part"):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, name))
 
 
 def _refuse_foreign(folder: str) -> None:
