@@ -84,7 +84,7 @@ class IVFPQ:
     kind: ClassVar[str] = "ivfpq"
     lists: int = 0
     code_bytes: int = 64
-    probes: int = 32
+    probes: int = 64
     refine: int = 16
 
     def least(self) -> int:
