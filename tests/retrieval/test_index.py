@@ -140,6 +140,7 @@ def gpus(monkeypatch):
 
 
 def test_flat_on_gpus_is_exact_and_filters_stay_on_the_cpu(crowd, gpus, monkeypatch):
+    monkeypatch.setattr(module, "EXACT_ROWS", 0)
     table, queries = crowd
     gallery = Gallery.build(table)
     assert gpus.options == [{"shard": True, "useFloat16": False}]

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import pickle
 import shutil
 import signal
 from pathlib import Path
@@ -145,8 +146,18 @@ def test_removed_rows_stay_removed_and_new_ones_new(index, tmp_path):
     assert not {1, 2} & set(again.search(queries, k=500).ids.ravel().tolist())
     again.rebuild()
     again.save()
-    vectors = np.load(next(path for path in files(path) if path.endswith("vectors.npy")))
-    assert len(vectors) == 401  # the removed ones are gone from the disk
+    assert saved_vectors(path) == 401  # the removed ones are gone from the disk
+
+
+def saved_vectors(folder):
+    return len(np.load(next(path for path in files(folder) if path.endswith("vectors.npy"))))
+
+
+def test_a_flat_gallery_leaves_no_removed_vector_on_disk(tmp_path):
+    gallery = Gallery.build(people(40))
+    gallery.remove([5])
+    gallery.save(str(tmp_path / "g"))
+    assert saved_vectors(str(tmp_path / "g")) == 39
 
 
 def test_a_choice_by_hand_stays_one(tmp_path, monkeypatch):
@@ -214,6 +225,10 @@ def test_pickles_are_not_loaded(folder):
     content = {os.path.basename(p): {"bytes": os.path.getsize(p), "sha256": ""} for p in files(folder)}
     change_manifest(folder, files={**content, name: {"bytes": size, "sha256": ""}})
     with pytest.raises(DataError, match=r"paths.npy: cannot be read"):
+        Gallery.load(folder, verify=False)
+    Path(path).write_bytes(pickle.dumps(["a"] * 300))
+    change_manifest(folder, files={**content, name: {"bytes": os.path.getsize(path), "sha256": ""}})
+    with pytest.raises(DataError, match=r"paths.npy: cannot be read .*contains pickled"):
         Gallery.load(folder, verify=False)
 
 
