@@ -9,28 +9,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "projects" / "VIF"))
 
 import vif
 from vif.errors import VIFError
+from vif.files import require_writable
 
 
-def setup(args: Any) -> Any:
-    """Read the config file and the KEY VALUE pairs, check them, start the logs."""
-    from fastreid.config import get_cfg
-    from fastreid.engine import default_setup
+def read(args: Any) -> Any:
+    """The config of the file and the KEY VALUE pairs, checked and frozen."""
+    from vif.config_file import read_config
 
-    cfg = get_cfg()
-    vif.add_vif_config(cfg)
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = read_config(args.config_file, args.opts)
     if args.eval_only:
         cfg.MODEL.BACKBONE.PRETRAIN = False  # MODEL.WEIGHTS holds the whole model
     vif.check_config(cfg)
     cfg.freeze()
-    default_setup(cfg, args)
+    require_writable(cfg.OUTPUT_DIR)
     return cfg
 
 
-def main(args: Any) -> None:
+def main(cfg: Any, args: Any) -> None:
     """Train and evaluate, or only evaluate MODEL.WEIGHTS; a miss of TEST.EXPECTED_RESULTS exits with 1."""
-    cfg = setup(args)
+    from fastreid.engine import default_setup
+
+    default_setup(cfg, args)
     if args.eval_only:
         vif.VIFTrainer.evaluate_weights(cfg)
     else:
@@ -41,17 +40,20 @@ def main(args: Any) -> None:
 
 def run() -> None:
     """Command-line entry; the project's own errors end in one line, not in a traceback."""
-    from fastreid.engine import default_argument_parser, launch
+    from fastreid.engine import default_argument_parser
+    from vif.processes.launch import launch
 
     args = default_argument_parser().parse_args()
     try:
+        cfg = read(args)
         launch(
             main,
-            args.num_gpus,
-            num_machines=args.num_machines,
+            (cfg, args),
+            device=cfg.MODEL.DEVICE,
+            processes=args.num_gpus,
+            machines=args.num_machines,
             machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
+            url=args.dist_url,
         )
     except VIFError as e:
         sys.exit(f"error: {e}")

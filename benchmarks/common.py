@@ -1,7 +1,8 @@
 """What every benchmark needs: interleaved timing, the machine's description, JSON under benchmarks/results.
 
-Cases are timed in turns within one run, so that whatever else the machine does hits all of them alike; a
-ratio is taken within each round, and its median over rounds is what is reported.
+Cases are timed in turns within one run, in an order drawn anew for each round, so that whatever else the
+machine does, and what a case leaves behind, hits all of them alike; a ratio is taken within each round, and
+its median over rounds is what is reported.
 """
 
 import argparse
@@ -30,6 +31,8 @@ PACKAGES = (
     "fastreid",
     "faiss-cpu",
     "faiss-gpu",
+    "pymilvus",
+    "milvus-lite",
     "onnx",
     "onnxruntime",
 )
@@ -88,6 +91,7 @@ def compare(
     calls: Optional[Dict[str, int]] = None,
     warmup: int = 2,
     clock: Callable[[], float] = time.perf_counter,
+    rest: float = 0.0,
 ) -> Dict[str, Dict[str, float]]:
     """Time cases in turns.
 
@@ -98,6 +102,7 @@ def compare(
         calls: calls per measurement, 1 where a case is not named.
         warmup: rounds that are not counted.
         clock: `time.process_time` for single-threaded work: what other processes take does not count.
+        rest: seconds of sleep before each measurement, where libraries' threads spin on after a call.
 
     Returns:
         name -> ``median_s``, ``iqr_s`` (seconds per call), ``speedup`` (baseline's time / this case's, median
@@ -105,12 +110,14 @@ def compare(
     """
     calls = calls or {}
     seconds: Dict[str, list] = {name: [] for name in cases}
+    order = np.random.default_rng(0)
     for round_ in range(warmup + rounds):
-        for name, case in cases.items():
+        for name in order.permutation(list(cases)).tolist():
             repeat = calls.get(name, 1)
+            time.sleep(rest)
             start = clock()
             for _ in range(repeat):
-                case()
+                cases[name]()
             spent = (clock() - start) / repeat
             if round_ >= warmup:
                 seconds[name].append(spent)

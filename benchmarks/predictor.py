@@ -87,8 +87,9 @@ def measure(name: str, paths: List[str], folder: str, quick: bool) -> Dict[str, 
         cases.update({label: _case(predictor, order) for label, predictor in ours.items()})
         pixels = np.zeros((batch, *SIZE, 3), dtype=np.uint8)
         cases["onnxruntime alone, fp32, pixels ready"] = lambda x=pixels: session.run(None, {"images": x})
-        rounds = 1 if quick else 15
-        rows = common.compare(cases, THEIRS, rounds=rounds, warmup=1 if quick else 2)
+        rounds = 1 if quick else (15 if batch == 1 else 5)
+        # onnxruntime's threads spin on for some time after a call
+        rows = common.compare(cases, THEIRS, rounds=rounds, warmup=1, rest=0.0 if quick else 0.3)
         for row in rows.values():
             row["images_per_s"] = round(batch / row["median_s"], 1)
         sections[f"{name}, {SIZE[0]} x {SIZE[1]}, batch {batch}"] = rows

@@ -1,10 +1,12 @@
 """Tiny data sets on disk, with the layouts of the real ones: small JPEGs, one seeded colour per identity."""
 
+import contextlib
 import csv
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
+import pytest
 from PIL import Image
 from scipy.io import savemat
 from vif.data.synth.attributes import attribute_bytes
@@ -233,3 +235,13 @@ def make_manifest(
                 split = "train" if pid < ids else "query" if i == 0 else "gallery"
                 rows.append((split, relative, pid, camid, view))
     return write_manifest(home / "manifest.csv", rows)
+
+
+@contextlib.contextmanager
+def installed(root: Path, *makes: Callable[..., Path]) -> Iterator[Path]:
+    """Data sets of four identities below `root`, where FASTREID_DATASETS points; by default all four."""
+    for make in makes or (make_cargo, make_synthag, make_agreidv1, make_agreidv2):
+        make(root, ids=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTREID_DATASETS", str(root))
+        yield root

@@ -12,7 +12,7 @@ import torch
 from vif import compat
 from fastreid.data.samplers import NaiveIdentitySampler
 from fastreid.engine import defaults
-from vif.errors import ConfigError, DataError
+from vif.errors import CheckpointError, ConfigError, DataError
 from vif.weight_files import load_tensors
 
 PACKAGE = Path(__file__).parents[1] / "projects" / "VIF"
@@ -40,7 +40,7 @@ def test_no_old_name_stays_behind():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_without_a_gpu_the_cpu_is_used_and_said_once(caplog):
-    compat._SAID.clear()
+    compat.process._SAID.clear()
     with caplog.at_level("WARNING"):
         assert compat.resolve_device("cuda") == "cpu"
         assert compat.resolve_device("cuda") == "cpu"
@@ -93,8 +93,9 @@ def test_private_random_ends_with_a_finite_sampler():
 
 
 def test_engine_uses_the_bridged_classes():
-    assert defaults.Checkpointer is compat.engine_classes()["Checkpointer"]
-    assert defaults.AMPTrainer is compat.engine_classes()["AMPTrainer"]
+    assert defaults.Checkpointer is compat.checkpointer.Checkpointer
+    assert defaults.AMPTrainer is compat.step.AMPTrainer
+    assert defaults.SimpleTrainer is compat.step.StepTrainer
 
 
 def test_checkpoint_round_trip_and_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
@@ -111,7 +112,7 @@ def test_checkpoint_round_trip_and_a_failed_save_keeps_the_old_file(tmp_path, mo
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CheckpointError, match=r"model_final.pth could not be written: disk full"):
         checkpointer.save("model_final", epoch=5)
     assert (tmp_path / "model_final.pth").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model_final.pth"]

@@ -5,7 +5,8 @@ from pathlib import Path
 import vif
 import pytest
 from fastreid.config import get_cfg
-from vif.config import _CHOICES, _RANGES, lookup
+from vif.config import lookup
+from vif.config_checks import _CHOICES, _RANGES
 from vif.errors import ConfigError
 
 from tests.marks import needs_packages

@@ -6,8 +6,9 @@ import pytest
 import torch
 from fastreid.engine.train_loop import TrainerBase
 from fastreid.utils.events import EventStorage, JSONWriter
-from vif.hooks import CollapseWarning, ProgressWriter, Writers
+from vif.hooks import CollapseWarning, Writers
 from vif.modeling.losses import pair_statistics
+from vif.writers import ProgressWriter
 
 
 class FakeTrainer(TrainerBase):

@@ -37,13 +37,7 @@ PROTOCOLS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def trees(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    fake_trees.make_cargo(root, ids=4)
-    fake_trees.make_synthag(root, ids=4)
-    fake_trees.make_agreidv1(root, ids=4)
-    fake_trees.make_agreidv2(root, ids=4)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTREID_DATASETS", str(root))
+    with fake_trees.installed(tmp_path_factory.mktemp("data")) as root:
         yield root
 
 
@@ -171,7 +165,8 @@ def test_a_seed_is_drawn_and_logged_where_none_is_set(tmp_path, caplog):
 
 def test_resume_goes_on_after_the_last_epoch(tmp_path):
     train(tiny_cfg("SynthAG/vif.yml", tmp_path))
-    trainer, _ = train(tiny_cfg("SynthAG/vif.yml", tmp_path, "SOLVER.MAX_EPOCH", 3), resume=True)
+    longer = ("SOLVER.MAX_EPOCH", 3, "SOLVER.RESUME_CHANGED", True)
+    trainer, _ = train(tiny_cfg("SynthAG/vif.yml", tmp_path, *longer), resume=True)
     assert trainer.start_epoch == 2
 
 
@@ -190,7 +185,7 @@ def test_training_never_sees_a_view_label(tmp_path):
     loader = vif.VIFTrainer.build_train_loader(tiny_cfg("CARGO/vif.yml", tmp_path))
     assert all(len(item) == 3 for item in loader.dataset.img_items)
     batch = next(iter(loader))
-    assert set(batch) == {"images", "targets", "camids", "img_paths", "index"}
+    assert set(batch) == {"images", "targets", "camids", "img_paths", "index", "draws"}
 
 
 def test_vit_b16_runs_the_cargo_recipe(tmp_path):
@@ -199,8 +194,9 @@ def test_vit_b16_runs_the_cargo_recipe(tmp_path):
     cfg = get_cfg()
     vif.add_vif_config(cfg)
     cfg.merge_from_file(str(CONFIGS / "CARGO" / "vif.yml"))
-    # the recipe but for ImageNet weights and the batch's and the run's size
-    cfg.merge_from_list(["MODEL.BACKBONE.PRETRAIN", False, "SOLVER.IMS_PER_BATCH", 8, "SOLVER.MAX_EPOCH", 1])
+    # the recipe but for ImageNet weights, mixed precision (slow where a CPU has no bfloat16) and sizes
+    cfg.merge_from_list(["MODEL.BACKBONE.PRETRAIN", False, "SOLVER.AMP.ENABLED", False])
+    cfg.merge_from_list(["SOLVER.IMS_PER_BATCH", 8, "SOLVER.MAX_EPOCH", 1])
     cfg.merge_from_list(["SEED", 0, "OUTPUT_DIR", str(tmp_path), "DATALOADER.NUM_WORKERS", 0])
     cfg.merge_from_list(["TEST.EVAL_PERIOD", 1, "SOLVER.LOG_PERIOD", 1, "DATALOADER.NUM_INSTANCE", 2])
     cfg.freeze()
@@ -304,7 +300,7 @@ def test_a_users_own_transform_loss_and_evaluator(tmp_path):
 @pytest.mark.parametrize(
     ("opts", "error", "message"),
     [
-        (["SOLVER.IMS_PER_BATCH", 512], ConfigError, "needs 256 identities a batch and process"),
+        (["SOLVER.IMS_PER_BATCH", 512], ConfigError, "needs 256 identities a batch, and the training set"),
         (
             ["SOLVER.IMS_PER_BATCH", 512, "DATALOADER.SAMPLER_TRAIN", "TrainingSampler"],
             DataError,

@@ -181,7 +181,7 @@ def test_name_taken_by_another_fastreid_fork(monkeypatch):
     assert DATASET_REGISTRY.get("CARGO") is CommDataset
     with compat.own_entry(DATASET_REGISTRY, "CARGO"):
         assert DATASET_REGISTRY.get("CARGO") is made
-    del compat._SECOND["DATASET", "CARGO"]
+    del compat.entries._SECOND["DATASET", "CARGO"]
 
 
 def test_registering_again_changes_nothing():

@@ -147,7 +147,7 @@ def test_links_to_folders_are_followed_and_loops_end(tmp_path):
     assert len(datasets.read_cargo(str(tmp_path / "root"))["train"]) == 26
     (tmp_path / "loop").mkdir()
     (tmp_path / "loop" / "again").symlink_to(tmp_path / "loop")
-    assert tree.scan_images(str(tmp_path / "loop")) == []
+    assert tree.scan_images(str(tmp_path / "loop"), str(tmp_path / "loop")) == []
 
 
 def test_home_is_expanded(tmp_path, monkeypatch):

@@ -19,14 +19,8 @@ NAMES = ("CARGO", "CARGO_AG", "SynthAG", "AGReIDv1", "AGReIDv2", "AGManifest")
 
 @pytest.fixture(scope="module", autouse=True)
 def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    fake_trees.make_cargo(root, ids=4)
-    fake_trees.make_synthag(root, ids=4)
-    fake_trees.make_agreidv1(root, ids=4)
-    fake_trees.make_agreidv2(root, ids=4)
-    fake_trees.make_manifest(root, ids=4, views=("aerial", "ground", "boat"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTREID_DATASETS", str(root))
+    with fake_trees.installed(tmp_path_factory.mktemp("data")) as root:
+        fake_trees.make_manifest(root, ids=4, views=("aerial", "ground", "boat"))
         yield root
 
 
@@ -82,7 +76,7 @@ def test_held_out_identities_leave_with_their_views(root, tmp_path):
 def test_without_a_label_named_batches_have_none(root, tmp_path, caplog):
     with caplog.at_level("INFO"):
         batch = next(iter(loader(root, tmp_path, "DATALOADER.LABELS", ())))
-    assert set(batch) == {"images", "targets", "camids", "img_paths", "index"}
+    assert set(batch) == {"images", "targets", "camids", "img_paths", "index", "draws"}
     assert "labels" not in caplog.text
 
 

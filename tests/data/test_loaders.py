@@ -168,12 +168,15 @@ def test_sampler_counts_drops_the_rest_and_goes_on():
     assert list(itertools.islice(iter(endless), 2)) == [[(0, 1), (1, 2), (2, 1)], [(3, 2), (4, 1), (5, 2)]]
 
 
-def test_processes_share_no_draw():
-    draws = [
-        {draw for batch in CountedBatchSampler(range(8), 4, rank=rank, world_size=3) for draw, _ in batch}
-        for rank in range(3)
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_together_see_the_batches_of_one(world):
+    alone = list(CountedBatchSampler(range(100, 126), 12, start=12))
+    parts = [
+        list(CountedBatchSampler(range(100, 126), 12 // world, start=12, rank=rank, world_size=world))
+        for rank in range(world)
     ]
-    assert set().union(*draws) == set(range(24))
+    assert [[draw for part in batch for draw in part] for batch in zip(*parts)] == alone
+    assert len(CountedBatchSampler(range(26), 12 // world, rank=0, world_size=world)) == len(alone) == 2
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@ import itertools
 import json
 import os
 import signal
+import threading
 import time
 
 import pytest
 from fake_trees import make_synthag
 from tiny import CONFIGS, TINY
 from vif.cli import main
-from vif.errors import ConfigError
+from vif.errors import STOPPED, ConfigError, Stopped
 from vif.experiments import runner
 from vif.experiments.sweep import digest, read_sweep
 
@@ -155,6 +156,27 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(sweep, tmp_path):
     assert again.wait() == 0
     entry = runner.collect(plan, out)["runs"][0]
     assert (entry["status"], entry["resumed"]) == ("done", True)
+
+
+def test_a_sweep_that_is_stopped_has_its_runs_save(sweep, tmp_path):
+    plan, out = sweep("SOLVER.MAX_EPOCH", 300, "TEST.EVAL_PERIOD", 300), str(tmp_path / "out")
+    folder = os.path.join(out, "runs", plan.runs[0].id)
+
+    def stop():
+        deadline = time.time() + 60
+        while not os.path.exists(os.path.join(folder, "model_0002.pth")) and time.time() < deadline:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(Stopped) as stopped:
+        runner.run_sweep(plan, out, threads=1)
+    assert stopped.value.code == STOPPED
+    assert runner.collect(plan, out)["runs"][0]["status"] == "waiting"
+    with open(os.path.join(folder, "last_checkpoint")) as f:
+        assert f.read() == "model_resume.pth"
+    with open(os.path.join(folder, runner.OUTPUT)) as f:
+        assert "Stopped by SIGTERM" in f.read()
 
 
 def test_gpus_are_taken_in_turn(monkeypatch):

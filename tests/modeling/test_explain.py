@@ -21,12 +21,7 @@ N, K = 8, 5
 
 @pytest.fixture(scope="module", autouse=True)
 def trees(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    fake_trees.make_synthag(root, ids=4)
-    fake_trees.make_agreidv1(root, ids=4)
-    fake_trees.make_agreidv2(root, ids=4)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTREID_DATASETS", str(root))
+    with fake_trees.installed(tmp_path_factory.mktemp("data")) as root:
         yield root
 
 

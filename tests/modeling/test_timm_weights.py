@@ -102,7 +102,7 @@ def test_timms_names_load_where_there_is_a_network(downloads, tmp_path):
     assert torch.equal(plain.heads.weight, model.heads.weight)
     model = vif.VIFTrainer.load_model(timm_cfg(tmp_path, "MODEL.WEIGHTS", path))
     assert torch.equal(model.backbone.norm.weight, downloads[-1].norm.weight)
-    vif.compat.engine_classes()["Checkpointer"](plain).resume_or_load(path, resume=False)
+    vif.compat.checkpointer.Checkpointer(plain).resume_or_load(path, resume=False)
     assert torch.equal(plain.backbone.pos_embed[:, 0], downloads[-1].pos_embed[:, 0])
 
 

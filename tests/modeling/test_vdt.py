@@ -27,13 +27,7 @@ SIZE = {"patch_size": 8, "stride_size": 8, "embed_dim": 16, "depth": 3, "num_hea
 
 @pytest.fixture(scope="module", autouse=True)
 def trees(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    fake_trees.make_cargo(root, ids=4)
-    fake_trees.make_synthag(root, ids=4)
-    fake_trees.make_agreidv1(root, ids=4)
-    fake_trees.make_agreidv2(root, ids=4)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTREID_DATASETS", str(root))
+    with fake_trees.installed(tmp_path_factory.mktemp("data")) as root:
         yield root
 
 
@@ -270,7 +264,7 @@ def test_every_vdt_config_trains_and_evaluates(dataset, tmp_path, caplog):
 @pytest.mark.parametrize("name", [f"{d}/{system}.yml" for d in DATASETS for system in ("vit", "vif")])
 def test_vif_never_gets_a_label_and_no_config_can_give_it_one(name, tmp_path):
     batch = next(iter(vif.VIFTrainer.build_train_loader(tiny_cfg(name, tmp_path))))
-    assert set(batch) == {"images", "targets", "camids", "img_paths", "index"}
+    assert set(batch) == {"images", "targets", "camids", "img_paths", "index", "draws"}
     message = r"LABELS=\('views',\) does not go with MODEL\.META_ARCHITECTURE='VIF', which reads no labels"
     with pytest.raises(ConfigError, match=message):
         vif.check_config(tiny_cfg(name, tmp_path, "DATALOADER.LABELS", ("views",)))

@@ -1,21 +1,19 @@
 """What every gallery does, in a folder and on Milvus: the same tests, only the address differs."""
 
-import importlib.util
+import argparse
+import json
 
 import numpy as np
 import pytest
 from vif.errors import ConfigError, DataError
 from vif.features import FeatureTable
 from vif.retrieval import Filter, create_gallery, open_gallery
+from vif.retrieval.cli import add_commands
 
 from tests.retrieval.people import assert_same_neighbours, naive_search, people, unit
+from tests.retrieval.places import PLACES, close
 
-HAS_MILVUS = all(importlib.util.find_spec(name) for name in ("pymilvus", "milvus_lite"))
-MILVUS = pytest.mark.skipif(not HAS_MILVUS, reason="needs `pip install pymilvus milvus-lite`")
 TIMES = [float("nan"), *np.arange(39.0) * 10]
-
-
-PLACES = ["gallery", pytest.param("gallery.db", marks=MILVUS)]
 
 
 @pytest.fixture(params=PLACES)
@@ -36,7 +34,7 @@ def fill(uri):
 def gallery(uri):
     found = fill(uri)
     yield found
-    getattr(found, "close", int)()
+    close(found)
 
 
 @pytest.fixture(scope="module", params=PLACES)
@@ -44,7 +42,7 @@ def kept(request, tmp_path_factory):
     """A gallery that no test changes."""
     found = fill(str(tmp_path_factory.mktemp("kept") / request.param))
     yield found
-    getattr(found, "close", int)()
+    close(found)
 
 
 def model(gallery):
@@ -141,6 +139,12 @@ def test_rows_like_a_row_are_without_itself(kept):
 def test_rows_like_a_row_that_the_filter_leaves_out(kept):
     found = kept.similar([12], k=100, where=Filter(ids=[3, 5]))
     assert sorted(found.ids[0][found.ids[0] >= 0].tolist()) == [3, 5]
+    rows = model(kept)
+    for k in (1, 2):  # row 3 passes and is left out of its own neighbours; row 12 does not pass
+        found = kept.similar([12, 3], k=k, where=Filter(ids=[3, 5, 6]))
+        for query, (own, others) in enumerate(((12, (3, 5, 6)), (3, (5, 6)))):
+            rest = {id_: rows[id_] for id_ in others}
+            assert_same_neighbours(found, query, naive_search(rows[own][0], rest, k))
     columns = kept.rows([12]).columns
     found = kept.similar([12], k=100, where=Filter(other_cameras=True))
     expected = kept.rows().columns["camids"] != columns["camids"][0]
@@ -157,7 +161,7 @@ def test_add_remove_update_and_open_again(gallery, uri):
     gallery.update([7], changed, times=[5.0])
     assert len(gallery) == 43
     gallery.save()
-    getattr(gallery, "close", int)()
+    close(gallery)
     again = open_gallery(uri)
     assert len(again) == 43
     rows = again.rows([7, 1000, 42])
@@ -167,7 +171,7 @@ def test_add_remove_update_and_open_again(gallery, uri):
     assert again.search(changed.features, k=1).ids.tolist() == [[7]]
     assert not set(again.search(changed.features, k=100).ids[0].tolist()) & {0, 41}
     assert again.fingerprint == gallery.fingerprint
-    getattr(again, "close", int)()
+    close(again)
 
 
 def refused(gallery, message, call, error=DataError):
@@ -246,10 +250,10 @@ def test_a_gallery_that_is_there_is_replaced_on_demand_only(gallery, uri, table)
     with pytest.raises(DataError, match="overwrite"):
         create_gallery(uri, people(2, prefix="z"))
     assert len(gallery) == 40
-    getattr(gallery, "close", int)()
+    close(gallery)
     again = create_gallery(uri, people(2, prefix="z"), overwrite=True)
     assert again.rows().columns["paths"].tolist() == ["z/0.jpg", "z/1.jpg"]
-    getattr(again, "close", int)()
+    close(again)
 
 
 def test_a_table_without_fingerprint_needs_a_word(uri):
@@ -258,7 +262,7 @@ def test_a_table_without_fingerprint_needs_a_word(uri):
         create_gallery(uri, nameless)
     gallery = create_gallery(uri, nameless, fingerprint="my network, epoch 3")
     assert gallery.fingerprint == "my network, epoch 3"
-    getattr(gallery, "close", int)()
+    close(gallery)
 
 
 def test_what_is_not_there_cannot_be_opened(uri):
@@ -284,4 +288,22 @@ def test_paths_and_views_in_any_script(uri):
     assert sorted(found.ids[0][found.ids[0] >= 0].tolist()) == [0, 1]
     with pytest.raises(DataError, match="in the gallery already"):
         gallery.add(FeatureTable(**vars(table)))
-    getattr(gallery, "close", int)()
+    close(gallery)
+
+
+def test_the_commands_differ_in_the_address_only(uri, tmp_path, capsys):
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers())
+
+    def run(*words):
+        arguments = parser.parse_args(words)
+        arguments.run(arguments)
+        return capsys.readouterr().out
+
+    people(40).save(str(tmp_path / "f.npz"))
+    people(4, prefix="b").save(str(tmp_path / "more.npz"))
+    assert "40 rows" in run("index", "--features", str(tmp_path / "f.npz"), "--out", uri)
+    assert "44 rows" in run("index", "--features", str(tmp_path / "more.npz"), "--out", uri, "--add")
+    run("search", uri, "--ids", "41", "--top", "5", "--among", "7", "41", "--json", f"{tmp_path}/j")
+    (query,) = json.loads((tmp_path / "j").read_text())
+    assert [(row["id"], row["path"]) for row in query["neighbours"]] == [(7, "a/7.jpg")]

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vif.errors import ConfigError
 from vif.features import FeatureTable
-from vif.retrieval import HNSW, IVFPQ, Filter, Flat, Gallery
-from vif.retrieval import gallery as module
+from vif.retrieval import HNSW, IVFPQ, Filter, Flat, Gallery, state
 
 from tests.retrieval.people import FINGERPRINT, assert_same_neighbours, naive_search, people, unit
 
@@ -121,12 +120,12 @@ def test_reading_while_one_writes():
 
 
 def test_new_rows_are_searched_before_the_index_covers_them(monkeypatch):
-    monkeypatch.setattr(module, "EXACT_ROWS", 0)
+    monkeypatch.setattr(state, "EXACT_ROWS", 0)
     gallery = Gallery.build(people(400), index=HNSW(links=8))
-    state = gallery._state
+    before = gallery._state
     more = people(50, seed=1, prefix="b")
     ids = gallery.add(more)
-    assert gallery._state.searcher is state.searcher  # not built again
+    assert gallery._state.searcher is before.searcher  # not built again
     assert gallery.search(more.features, k=1).ids[:, 0].tolist() == ids.tolist()
     gallery.remove([3])
     assert 3 not in gallery.search(people(400).features[3], k=400).ids
@@ -167,10 +166,10 @@ def test_rebuild_takes_another_index_and_drops_removed_rows():
 
 
 def test_the_index_follows_the_number_of_rows(monkeypatch):
-    from vif.retrieval import index
+    from vif.retrieval import kinds
 
-    monkeypatch.setattr(index, "FLAT_ROWS", 30)
-    monkeypatch.setattr(index, "HNSW_ROWS", 300)
+    monkeypatch.setattr(kinds, "FLAT_ROWS", 30)
+    monkeypatch.setattr(kinds, "HNSW_ROWS", 300)
     gallery = Gallery.build(people(20))
     assert gallery.index == Flat()
     gallery.add(people(200, prefix="b"))
@@ -214,6 +213,10 @@ def test_what_cannot_be_made():
         ({"views": "aerial"}, "views='aerial' is no list"),
         ({"camids": 3}, "camids=3 is no list"),
         ({"ids": [[1]]}, r"ids=\[\[1\]\] is no list"),
+        ({"camids": ["1"]}, r"camids=\['1'\] must be integers"),
+        ({"ids": [0.5]}, r"ids=\[0.5\] must be integers"),
+        ({"views": [1]}, r"views=\[1\] must be texts"),
+        ({"since": "noon"}, "since='noon' is no time"),
         ({"since": float("nan")}, "since=nan is no time"),
         ({"until": float("inf")}, "until=inf is no time"),
         ({"since": 5, "until": 5}, "no row could pass"),
@@ -222,6 +225,26 @@ def test_what_cannot_be_made():
 def test_a_filter_that_cannot_work(arguments, message):
     with pytest.raises(ConfigError, match=message):
         Filter(**arguments)
+
+
+def test_a_filter_takes_arrays_and_knows_when_it_is_empty():
+    assert Filter().empty
+    for where in (
+        Filter(camids=np.array([1, 3])),
+        Filter(ids=[]),
+        Filter(since=0),
+        Filter(other_cameras=True),
+    ):
+        assert not where.empty
+    found = Gallery.build(people(40)).search(people(1).features, k=40, where=Filter(camids=np.array([1, 3])))
+    assert set(found.columns["camids"][0]) == {-1, 1, 3}
+
+
+def test_rows_of_an_unknown_camera_are_of_another():
+    table = people(6)
+    table.camids[:] = [0, 0, 1, -1, -1, 1]
+    found = Gallery.build(table).search(table, k=6, where=Filter(other_cameras=True), camids=[0] * 6)
+    assert set(found.ids.ravel().tolist()) == {-1, 2, 3, 4, 5}
 
 
 def test_meta_stays():

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 from vif.errors import ConfigError
-from vif.retrieval import HNSW, IVFPQ, Filter, Flat, Gallery, exact, index
-from vif.retrieval import gallery as module
-from vif.retrieval.index import choose, kind_from_json, kind_to_json
+from vif.retrieval import HNSW, IVFPQ, Filter, Flat, Gallery, exact, searcher, state
+from vif.retrieval.kinds import choose, kind_from_json, kind_to_json
 
 from tests.retrieval.people import people
 
@@ -25,13 +24,13 @@ def recall(found, expected):
 def seen(monkeypatch):
     """Searches of an index, as (share of rows that pass or None)."""
     calls = []
-    search = index.Searcher.search
+    search = searcher.Searcher.search
 
     def spy(self, queries, vectors, ids, k, keep):
         calls.append(None if keep is None else float(keep.mean()))
         return search(self, queries, vectors, ids, k, keep)
 
-    monkeypatch.setattr(index.Searcher, "search", spy)
+    monkeypatch.setattr(searcher.Searcher, "search", spy)
     return calls
 
 
@@ -49,7 +48,7 @@ def test_recall_against_exact_search(kind, crowd, monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 def test_a_wide_filter_is_the_indexs_and_a_narrow_one_is_exact(kind, crowd, monkeypatch):
-    monkeypatch.setattr(module, "EXACT_ROWS", 300)
+    monkeypatch.setattr(state, "EXACT_ROWS", 300)
     table, queries = crowd
     calls = seen(monkeypatch)
     gallery, flat = Gallery.build(table, index=kind), Gallery.build(table)
@@ -64,9 +63,51 @@ def test_a_wide_filter_is_the_indexs_and_a_narrow_one_is_exact(kind, crowd, monk
     assert (exactly.ids == expected.ids).all()
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_candidates_are_ranked_whatever_order_the_index_has_them_in(kind, crowd, monkeypatch):
+    table, queries = crowd
+    gallery = Gallery.build(table, index=kind)
+    expected = gallery.search(queries)
+    on_cpu = searcher.Searcher._on_cpu
+    monkeypatch.setattr(searcher.Searcher, "_on_cpu", lambda *given: on_cpu(*given)[:, ::-1])
+    found = gallery.search(queries)
+    assert (found.ids == expected.ids).all()
+    assert (found.distances == expected.distances).all()
+
+
+def test_a_filter_that_leaves_half_makes_the_index_look_twice_as_far(crowd, monkeypatch):
+    monkeypatch.setattr(state, "EXACT_ROWS", 0)
+    table, queries = crowd
+    spreads = []
+    for kind, effort in ((HNSW(ef_search=100), "efSearch"), (KINDS[1], "nprobe")):
+        parameters = type(kind).parameters
+
+        def spy(self, width, selector, spread, parameters=parameters, effort=effort):
+            found = parameters(self, width, selector, spread)
+            spreads.append((round(spread, 6), getattr(found, effort)))
+            return found
+
+        monkeypatch.setattr(type(kind), "parameters", spy)
+        gallery = Gallery.build(table, index=kind)
+        gallery.search(queries)
+        gallery.search(queries, where=Filter(ids=range(1250)))
+    assert spreads == [(1, 100), (2, 200), (1, 16), (2, 32)]
+
+
+def test_a_filter_that_leaves_less_than_a_tenth_is_searched_exactly(crowd, monkeypatch):
+    monkeypatch.setattr(state, "EXACT_ROWS", 0)
+    table, queries = crowd
+    calls = seen(monkeypatch)
+    gallery = Gallery.build(table, index="hnsw")
+    gallery.search(queries, where=Filter(ids=range(249)))
+    assert not calls
+    gallery.search(queries, where=Filter(ids=range(250)))
+    assert calls == [0.1]
+
+
 def test_a_filter_reaches_further_than_the_neighbours_of_a_query(crowd, monkeypatch):
     """Only one far corner passes: a graph that gives up early is helped out by exact search."""
-    monkeypatch.setattr(module, "EXACT_ROWS", 0)
+    monkeypatch.setattr(state, "EXACT_ROWS", 0)
     table, queries = crowd
     gallery, flat = Gallery.build(table, index=HNSW(ef_search=1, links=2)), Gallery.build(table)
     where = Filter(camids=[1])
@@ -140,7 +181,7 @@ def gpus(monkeypatch):
 
 
 def test_flat_on_gpus_is_exact_and_filters_stay_on_the_cpu(crowd, gpus, monkeypatch):
-    monkeypatch.setattr(module, "EXACT_ROWS", 0)
+    monkeypatch.setattr(state, "EXACT_ROWS", 0)
     table, queries = crowd
     gallery = Gallery.build(table)
     assert gpus.options == [{"shard": True, "useFloat16": False}]
@@ -177,4 +218,16 @@ def test_ivfpq_goes_to_gpus_and_graphs_do_not(crowd, gpus):
     gallery.search(queries, where=Filter(views=["aerial"]))
     Gallery.build(table, index="hnsw").search(queries)
     assert len(gpus.calls) == len(gpus.options) == 1
+    assert recall(found, Gallery.build(table, index=HNSW(ef_search=500)).search(queries)) > 0.97
+
+
+@pytest.mark.parametrize("kind", [Flat(), IVFPQ(lists=32, code_bytes=16, probes=16)])
+def test_what_gpus_refuse_stays_on_the_cpu_aloud(kind, crowd, gpus, monkeypatch, caplog):
+    def refuse(source, co):
+        raise RuntimeError("cudaMalloc error out of memory")
+
+    monkeypatch.setattr(exact.import_faiss(), "index_cpu_to_all_gpus", refuse)
+    table, queries = crowd
+    found = Gallery.build(table, index=kind).search(queries)
+    assert f"the {kind.kind} index on GPUs (cudaMalloc error out of memory): it stays" in caplog.text
     assert recall(found, Gallery.build(table, index=HNSW(ef_search=500)).search(queries)) > 0.97

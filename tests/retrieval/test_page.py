@@ -21,8 +21,8 @@ def test_the_pages_code_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_the_page_gives_the_thresholds_of_the_code():
-    from vif.retrieval.gallery import EXACT_ROWS
-    from vif.retrieval.index import FLAT_ROWS, HNSW_ROWS
+    from vif.retrieval.kinds import FLAT_ROWS, HNSW_ROWS
+    from vif.retrieval.state import EXACT_ROWS
 
     text = PAGE.read_text()
     for number in (FLAT_ROWS, HNSW_ROWS, EXACT_ROWS):

@@ -164,6 +164,11 @@ def test_other_weights_are_refused(gallery, tmp_path, capsys, monkeypatch):
         (["search", "g", "--features", "f.npz"], "'g' is no gallery"),
         (["search", "g", "--ids", "1", "--query-camid", "1"], "a row of the gallery has its own camera"),
         (["search", "g", "--ids", "1", "--since", "5", "--until", "4"], "no row could pass"),
+        (["search", "g", "--ids", "1", "--rows", "1"], "--rows is for --features"),
+        (["search", "g", "--images", "a.jpg", "--split", "query"], "--split is for --features"),
+        (["search", "g", "--features", "f.npz", "--onnx", "m"], "--onnx is for --images"),
+        (["index", "--images", ".", "--onnx", "m", "--out", "g", "--root", "."], "--root is for --features"),
+        (["index", "--features", "f.npz", "--out", "g", "--config-file", "c"], "--config-file is for --im"),
     ],
 )
 def test_arguments_that_cannot_work(arguments, message, tmp_path, capsys, monkeypatch):

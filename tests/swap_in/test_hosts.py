@@ -22,7 +22,7 @@ from tests.tiny import tiny_cfg
 
 def test_the_names_that_1_3_0_imports_are_there_while_it_is_imported():
     before = sys.modules.get("torch._six")
-    with compat._old_names():
+    with compat.old_names():
         six = sys.modules["torch._six"]
         assert issubclass(dict, six.container_abcs.Mapping)
         assert isinstance(3, six.int_classes)
@@ -48,9 +48,9 @@ def test_the_optimizer_of_1_3_0_comes_alone_and_freezes_by_whole_names(tmp_path,
     built = vif.VIFTrainer.build_optimizer(cfg, torch.nn.Linear(2, 2))
     assert built.param_groups[0]["amsgrad"]
     assert seen == [["backbone"]]
-    simple = compat.engine_classes()["AMPTrainer"].__mro__[1]
+    simple = compat.step.StepTrainer.__mro__[1]
     monkeypatch.setattr(simple, "__init__", lambda self, model, loader, optimizer: None)
-    compat.engine_classes()["AMPTrainer"](torch.nn.Linear(2, 2), None, built)  # no wrapper there either
+    compat.step.AMPTrainer(torch.nn.Linear(2, 2), None, built)  # no wrapper there either
 
 
 @pytest.fixture
@@ -69,12 +69,12 @@ def shop():
         pass
 
     yield registry, theirs, Cargo
-    compat._SECOND.clear()
+    compat.entries._SECOND.clear()
 
 
 def test_a_name_that_the_host_has_means_vifs_in_vifs_hands_and_is_said_once(shop, caplog):
     registry, theirs, ours = shop
-    compat._SAID.clear()
+    compat.process._SAID.clear()
     for _ in range(2):
         assert registry.get("Cargo") is theirs
         with compat.own_entry(registry, "Cargo"):
@@ -123,7 +123,7 @@ def test_a_baseline_that_asks_for_cameras_takes_plain_images():
 def test_data_sets_and_systems_of_a_fork_stay_for_its_own_trainer(name, tmp_path, monkeypatch):
     registry = DATASET_REGISTRY if name == "CARGO" else META_ARCH_REGISTRY
     ours = registry.get(name)
-    monkeypatch.setitem(compat._SECOND, (registry._name, name), ours)
+    monkeypatch.setitem(compat.entries._SECOND, (registry._name, name), ours)
     monkeypatch.setitem(registry._obj_map, name, type(name, (), {"__module__": "fork"}))
     fake_trees.make_cargo(tmp_path, ids=2)
     monkeypatch.setenv("FASTREID_DATASETS", str(tmp_path))

@@ -141,7 +141,9 @@ def first_losses(trainer, steps=3):
     initial = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     step = iter(range(steps))
     trainer.model.register_forward_pre_hook(lambda *_: (torch.manual_seed(next(step)), None)[1])
-    trainer._hooks = [h for h in trainer._hooks if type(h).__name__ in ("LRScheduler", "LayerFreeze")]
+    trainer._hooks = [
+        h for h in trainer._hooks if type(h).__name__ in ("LRScheduler", "LayerFreeze", "Freeze")
+    ]
     TrainerBase.train(trainer, 0, 1, steps)
     found = {k: [v for v, _ in h.values()] for k, h in trainer.storage.histories().items() if "loss" in k}
     return initial, found

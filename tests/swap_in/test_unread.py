@@ -16,7 +16,13 @@ DEFAULTS = vif_defaults()
 READ = {  # without a choice: by VIFTrainer, its loaders and its evaluation
     *("SEED", "INPUT.TRANSFORMS", "INPUT.EXACT", "DATASETS.HOLDOUT", "DATALOADER.LABELS", "SOLVER.AMSGRAD"),
     *("SOLVER.LOG_PERIOD", "TEST.EVALUATOR", "TEST.PROTOCOLS", "TEST.BEST_PROTOCOL", "TEST.BEST_METRIC"),
-    *("TEST.CONFIDENCE", "TEST.EXPECTED_RESULTS"),
+    *("TEST.CONFIDENCE", "TEST.EXPECTED_RESULTS", "MODEL.COMPILE", "SOLVER.NON_FINITE"),
+    *(
+        "DATALOADER.BAD_IMAGES",
+        "SOLVER.CHECKPOINT_KEEP",
+        "SOLVER.CHECKPOINT_MINUTES",
+        "SOLVER.RESUME_CHANGED",
+    ),
 }
 
 
@@ -73,7 +79,7 @@ def test_fastreids_own_keys_and_losses_of_a_fork_are_left_alone():
 
 @pytest.mark.parametrize("key", sorted(DEFAULTS))
 def test_a_key_whose_reader_is_not_chosen_is_said(key, caplog):
-    compat._SAID.clear()
+    compat.process._SAID.clear()
     cfg = load(key, another(key))
     with caplog.at_level("WARNING"):
         warn_unread(cfg)
@@ -91,8 +97,8 @@ def test_a_key_whose_reader_is_chosen_is_not(reader, caplog):
     key = next(k for k in DEFAULTS if f"{k}.".startswith(f"{reader.prefix}."))
     for chosen in reader.chosen_by:
         for word in reader.words:
-            value = word if isinstance(get(load(), chosen), str) else (word,)
-            compat._SAID.clear()
+            value = word if isinstance(get(load(), chosen), (str, bool)) else (word,)
+            compat.process._SAID.clear()
             caplog.clear()
             with caplog.at_level("WARNING"):
                 warn_unread(load(key, another(key), chosen, value))
@@ -102,7 +108,9 @@ def test_a_key_whose_reader_is_chosen_is_not(reader, caplog):
 def test_the_readers_are_names_that_are_registered():
     registries = (vif.TRANSFORM_REGISTRY, vif.LOSS_REGISTRY, META_ARCH_REGISTRY, BACKBONE_REGISTRY)
     known = {name for registry in (*registries, DATASET_REGISTRY) for name in registry._obj_map}
-    assert {word for reader in READERS for word in reader.words} - known == {"attributes"}  # a label
+    assert {word for reader in READERS for word in reader.words} - known == {
+        *("attributes", True, "skip")  # a label, a switch, an action
+    }
 
 
 def get(cfg, key):
@@ -112,7 +120,7 @@ def get(cfg, key):
 
 
 def test_vifs_trainer_says_it_when_it_checks_a_config(caplog):
-    compat._SAID.clear()
+    compat.process._SAID.clear()
     with caplog.at_level("WARNING"):
         vif.check_config(load("INPUT.PLRM.ALPHA", 0.3))
     assert "INPUT.PLRM.ALPHA=0.3 has no effect in this run" in caplog.text

@@ -4,6 +4,14 @@ import yaml
 
 LOSSES = '("CrossEntropyLoss", "TripletLoss",)'
 MARKET = {"NAMES": '("Market1501",)', "TESTS": '("Market1501",)'}
+INPUT = {
+    "SIZE_TRAIN": [256, 128],
+    "SIZE_TEST": [256, 128],
+    "REA": {"ENABLED": True, "PROB": 0.5},
+    "FLIP": {"ENABLED": True},
+    "PADDING": {"ENABLED": True},
+}
+DATALOADER = {"SAMPLER_TRAIN": "NaiveIdentitySampler", "NUM_INSTANCE": 4, "NUM_WORKERS": 8}
 FILES = {
     "Base-bagtricks.yml": {
         "MODEL": {
@@ -31,14 +39,8 @@ FILES = {
                 "TRI": {"MARGIN": 0.3, "HARD_MINING": True, "NORM_FEAT": False, "SCALE": 1.0},
             },
         },
-        "INPUT": {
-            "SIZE_TRAIN": [256, 128],
-            "SIZE_TEST": [256, 128],
-            "REA": {"ENABLED": True, "PROB": 0.5},
-            "FLIP": {"ENABLED": True},
-            "PADDING": {"ENABLED": True},
-        },
-        "DATALOADER": {"SAMPLER_TRAIN": "NaiveIdentitySampler", "NUM_INSTANCE": 4, "NUM_WORKERS": 8},
+        "INPUT": INPUT,
+        "DATALOADER": DATALOADER,
         "SOLVER": {
             "AMP": {"ENABLED": True},
             "OPT": "Adam",
@@ -142,14 +144,8 @@ FILES = {
                 "TRI": {"MARGIN": 0.0, "HARD_MINING": True, "NORM_FEAT": False, "SCALE": 1.0},
             },
         },
-        "INPUT": {
-            "SIZE_TRAIN": [256, 128],
-            "SIZE_TEST": [256, 128],
-            "REA": {"ENABLED": True, "PROB": 0.5},
-            "FLIP": {"ENABLED": True},
-            "PADDING": {"ENABLED": True},
-        },
-        "DATALOADER": {"SAMPLER_TRAIN": "NaiveIdentitySampler", "NUM_INSTANCE": 4, "NUM_WORKERS": 8},
+        "INPUT": INPUT,
+        "DATALOADER": DATALOADER,
         "SOLVER": {
             "AMP": {"ENABLED": False},
             "OPT": "SGD",

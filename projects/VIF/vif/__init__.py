@@ -1,15 +1,16 @@
 """VIF-AGReID: view-invariant aerial-ground person re-identification, a plugin of fastreid.
 
 Importing it registers its data sets, transform, loss, model and evaluator with fastreid. Without fastreid
-the parts that need none still import: `vif.data.transforms`, `vif.modeling.losses`, `vif.evaluation`, and
-`vif.Predictor.from_onnx`.
+the parts that need none still import: `vif.data.transforms`, `vif.modeling.losses`, `vif.evaluation`,
+`vif.retrieval` (without torch, too), and `vif.Predictor.from_onnx`.
 """
 
 import importlib.util
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .inference import Predictor
+if TYPE_CHECKING:
+    from .inference import Predictor
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Predictor":  # on demand: galleries (`vif.retrieval`) need no torch
+        from .inference import Predictor
+
+        return Predictor
     if name in __all__:
         from .compat import INSTALL_HINT
 

@@ -2,12 +2,14 @@
 
 import argparse
 import sys
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, Optional
 
 from .errors import ConfigError, DataError, EvaluationError, VIFError
 from .experiments.cli import add_commands
 from .inference.cli import add_commands as add_inference_commands
+from .report.cli import add_commands as add_report_commands
 from .retrieval.cli import add_commands as add_retrieval_commands
+from .serve.cli import add_commands as add_serve_commands
 
 
 def _synth(args: argparse.Namespace) -> None:
@@ -46,17 +48,20 @@ def _extract_images(args: argparse.Namespace) -> None:
 
 
 def _extract_dataset(args: argparse.Namespace) -> None:
+    from .config_file import merge_pairs, read_config
+    from .evaluation import left_out
     from .evaluation.extract_file import extract_file
-    from .inference.build import read_config
 
     cfg = read_config(args.config_file, args.opts)
-    cfg.merge_from_list(["MODEL.WEIGHTS", args.weights, "MODEL.BACKBONE.PRETRAIN", False])
+    merge_pairs(cfg, ["MODEL.WEIGHTS", args.weights, "MODEL.BACKBONE.PRETRAIN", False])
     cfg.freeze()
     table = extract_file(cfg, args.dataset or cfg.DATASETS.TESTS[0], args.out)
-    print(f"{args.out}: {len(table)} images, {table.features.shape[1]} dimensions")
+    note = left_out.describe(table)
+    print(f"{args.out}: {len(table)} images, {table.features.shape[1]} dimensions{note and '; '}{note}")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    from .evaluation import left_out
     from .evaluation.evaluate import evaluate_table, format_table
     from .features import FeatureTable
     from .files import write_json
@@ -65,15 +70,18 @@ def _evaluate(args: argparse.Namespace) -> None:
     protocols = _protocols(args, table)
     processing = _processing(args)
     rankings = {p.name: evaluate_table(table, p, processing) for p in protocols}
-    print(f"{args.features}: {', '.join(filter(None, [table.meta.get('flip'), processing.describe()]))}")
+    notes = filter(None, [table.meta.get("flip"), processing.describe(), left_out.describe(table)])
+    print(f"{args.features}: {', '.join(notes)}")
     print(format_table(rankings, protocols, args.confidence or None))
     if args.json:
-        write_json(args.json, {_dataset(args, table): {n: r.scores() for n, r in rankings.items()}})
+        scores = {p.name: {**rankings[p.name].scores(), **left_out.counts(table, p)} for p in protocols}
+        write_json(args.json, {_dataset(args, table): scores})
 
 
 def _compare(args: argparse.Namespace) -> None:
     from tabulate import tabulate
 
+    from .evaluation import left_out
     from .evaluation.confidence import paired_difference
     from .evaluation.evaluate import evaluate_table
     from .features import FeatureTable
@@ -81,6 +89,9 @@ def _compare(args: argparse.Namespace) -> None:
     tables = [FeatureTable.load(path).by_path() for path in (args.a, args.b)]
     if any(list(getattr(tables[0], name)) != list(getattr(tables[1], name)) for name in ("pids", "camids")):
         raise EvaluationError(f"{args.a} and {args.b} are not of the same images: their labels differ.")
+    for path, table in zip((args.a, args.b), tables):
+        if left_out.describe(table):
+            print(f"{path}: {left_out.describe(table)}")
     rows = []
     for protocol in _protocols(args, tables[0]):
         a, b = (evaluate_table(table, protocol, _processing(args)) for table in tables)
@@ -113,18 +124,11 @@ def _dataset(args: argparse.Namespace, table: Any) -> str:
 
 def _protocols(args: argparse.Namespace, table: Any) -> List[Any]:
     """Rows asked for: those of the data set, or of the table's own views when the data set is not known."""
-    from .evaluation.protocols import PROTOCOLS, select, view_protocols
+    from .evaluation.protocols import PROTOCOLS, known_protocols, select
 
-    name = _dataset(args, table)
     if args.dataset and args.dataset not in PROTOCOLS:
         raise EvaluationError(f"--dataset {args.dataset}: unknown; there are {', '.join(PROTOCOLS)}.")
-    views = sorted({str(view) for view in table.views if str(view)})
-    rows: Tuple[Any, ...] = PROTOCOLS["DEFAULT"]
-    if name in PROTOCOLS:
-        rows = PROTOCOLS[name]
-    elif views:
-        rows = tuple(view_protocols(views))
-    return select(args.protocols, rows)
+    return select(args.protocols, known_protocols(_dataset(args, table), table.views.tolist()))
 
 
 def _processing(args: argparse.Namespace) -> Any:
@@ -209,6 +213,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_commands(commands)
     add_inference_commands(commands)
     add_retrieval_commands(commands)
+    add_report_commands(commands)
+    add_serve_commands(commands)
     return parser
 
 

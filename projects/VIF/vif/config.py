@@ -1,14 +1,8 @@
-"""Every config key of VIF: default, meaning, the paper's symbol; and the check that a config can run."""
+"""Every config key of VIF: default, meaning, the paper's symbol."""
 
-import importlib.util
-import math
-import os
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Iterator, Tuple
 
 from fastreid.config import CfgNode as CN
-
-from .errors import ConfigError
-from .weight_files import TIMM
 
 
 def add_vif_config(cfg: CN) -> None:
@@ -50,6 +44,9 @@ def add_vif_config(cfg: CN) -> None:
     cfg.MODEL.LOSSES.VIAL.PENALTY = True  # False: "Angular Loss" of Table 5
     cfg.MODEL.LOSSES.VIAL.HARD_NEGATIVES = True  # False: "VIAL w/o HNM" of Table 5
     cfg.MODEL.LOSSES.VIAL.SCALE = 1.0  # delta of equation 13 (gamma is MODEL.LOSSES.TRI.SCALE)
+    # Over the images of all processes, as one process would; False: each process's own, as fastreid's losses.
+    cfg.MODEL.LOSSES.VIAL.GATHER = False
+    cfg.MODEL.LOSSES.TRI.GATHER = False  # the same for "TripletLoss" of META_ARCHITECTURE VIF and VV
 
     # Losses of MODEL.META_ARCHITECTURE VDT; the weights are those of its published configuration.
     cfg.MODEL.VDT = CN()
@@ -77,6 +74,13 @@ def add_vif_config(cfg: CN) -> None:
     cfg.MODEL.BACKBONE.VIT.MLP_RATIO = 4.0  # hidden width of the MLP / EMBED_DIM
     cfg.MODEL.BACKBONE.VIT.PATCH_SIZE = 16  # side of a token's patch; its step is MODEL.BACKBONE.STRIDE_SIZE
 
+    # How fastreid's attention is computed, also in build_vit_backbone: "eager" as fastreid does, to the bit;
+    # "sdpa" by torch's fused kernels (torch >= 2.1), equal up to rounding.
+    cfg.MODEL.BACKBONE.VIT.ATTENTION = "eager"
+
+    # torch.compile of the backbone in training and evaluation; checkpoints are the same.
+    cfg.MODEL.COMPILE = False
+
     # Any vision transformer of timm: MODEL.BACKBONE.NAME build_vif_timm_backbone.
     cfg.MODEL.BACKBONE.TIMM = CN()
     cfg.MODEL.BACKBONE.TIMM.NAME = ""  # timm's name with the tag of its weights
@@ -95,8 +99,25 @@ def add_vif_config(cfg: CN) -> None:
     # Only systems that are defined by them read any (VDT, Explain); VIF never does.
     cfg.DATALOADER.LABELS = ()
 
+    # An image that cannot be read: "error" names it and stops; "skip" trains on another of its identity and
+    # leaves it out of query and gallery, named in the log, counted beside the scores and in results.json.
+    cfg.DATALOADER.BAD_IMAGES = "error"
+
     # The AMSGrad variant of SOLVER.OPT Adam or AdamW, which fastreid has no key for.
     cfg.SOLVER.AMSGRAD = False
+
+    # Checkpoints of epochs that stay, beside the best and the last; 0: all.
+    cfg.SOLVER.CHECKPOINT_KEEP = 0
+    # Minutes between two saves within an epoch (model_resume.pth); 0: none but before an evaluation.
+    cfg.SOLVER.CHECKPOINT_MINUTES = 0.0
+    # Resume under a config that changes what the run means; docs/reliability.md says what then holds.
+    cfg.SOLVER.RESUME_CHANGED = False
+
+    # What SOLVER.AMP.ENABLED computes in: "auto" is float16 on CUDA, as in fastreid, and bfloat16 on the CPU.
+    cfg.SOLVER.AMP.DTYPE = "auto"
+    # A loss or gradient that is NaN or infinite: "stop" with a file that reproduces it, or "skip" the batch.
+    cfg.SOLVER.NON_FINITE = "stop"
+    cfg.SOLVER.NON_FINITE_LIMIT = 10  # batches in a row that "skip" leaves out; one more stops the run
 
     # Iterations between two lines of progress.
     cfg.SOLVER.LOG_PERIOD = 50
@@ -112,74 +133,6 @@ def add_vif_config(cfg: CN) -> None:
     cfg.TEST.CONFIDENCE = 0.95
     # What a run must reach: entries (data set, protocol, metric, percent, tolerance); a miss fails it.
     cfg.TEST.EXPECTED_RESULTS = []
-
-
-_UNIT = (0.0, 1.0)
-# key -> allowed range, both ends included
-_RANGES: Dict[str, Tuple[float, float]] = {
-    "SEED": (-1, 2**32 - 1),
-    "INPUT.PLRM.PROB": _UNIT,
-    "INPUT.PLRM.BASE_PROB": _UNIT,
-    "INPUT.PLRM.CENTER_WEIGHT": _UNIT,
-    "INPUT.PLRM.PATCH_SIZE": (2, 512),
-    "INPUT.PLRM.MAX_ANGLE": (0.0, 180.0),
-    "INPUT.PLRM.ALPHA": _UNIT,
-    "INPUT.ROTATION.PROB": _UNIT,
-    "INPUT.ROTATION.MAX_ANGLE": (0.0, 180.0),
-    "INPUT.PATCH_SHUFFLE.PROB": _UNIT,
-    "INPUT.PATCH_SHUFFLE.PATCH_SIZE": (2, 512),
-    "DATASETS.HOLDOUT": (0.0, 0.9),
-    "MODEL.LOSSES.VIAL.BETA": (0.0, 80.0),  # exp(80) still fits float32
-    "MODEL.LOSSES.VIAL.LAMBDA": (0.0, 1e4),
-    "MODEL.LOSSES.VIAL.MARGIN": (0.0, 2.0),
-    "MODEL.LOSSES.VIAL.SCALE": (0.0, 1e6),
-    "MODEL.VDT.VIEW_WEIGHT": (0.0, 1e6),
-    "MODEL.VDT.ORTHOGONAL_WEIGHT": (0.0, 1e6),
-    "MODEL.EXPLAIN.NUM_ATTRIBUTES": (1, 1e4),
-    "MODEL.EXPLAIN.SHARE": _UNIT,
-    "MODEL.EXPLAIN.DISTILLATION_WEIGHT": (0.0, 1e6),
-    "MODEL.EXPLAIN.PRIOR_WEIGHT": (0.0, 1e6),
-    "MODEL.PCB.STRIPES": (1, 64),
-    "MODEL.PCB.DIM": (1, 8192),
-    "MODEL.PCB.DROPOUT": (0.0, 0.99),
-    "MODEL.BACKBONE.VIT.EMBED_DIM": (8, 8192),
-    "MODEL.BACKBONE.VIT.DEPTH": (1, 128),
-    "MODEL.BACKBONE.VIT.NUM_HEADS": (1, 256),
-    "MODEL.BACKBONE.VIT.MLP_RATIO": (0.1, 16.0),
-    "MODEL.BACKBONE.VIT.PATCH_SIZE": (1, 512),
-    "SOLVER.LOG_PERIOD": (1, 1e9),
-    "TEST.CONFIDENCE": (0.0, 0.999),
-    # fastreid's own, where a bad value ends in a bare ZeroDivisionError
-    "SOLVER.IMS_PER_BATCH": (1, 1e6),
-    "SOLVER.CHECKPOINT_PERIOD": (1, 1e9),
-    "SOLVER.MAX_EPOCH": (1, 1e9),
-    "TEST.EVAL_PERIOD": (1, 1e9),
-    "TEST.IMS_PER_BATCH": (1, 1e6),
-    "DATALOADER.NUM_INSTANCE": (1, 1e6),
-    "DATALOADER.NUM_WORKERS": (0, 1024),
-}
-_METRICS = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
-_CHOICES: Dict[str, Tuple[str, ...]] = {
-    "INPUT.PLRM.FILL": ("zeros", "border", "reflect"),
-    "INPUT.PLRM.MODE": ("center", "literal", "uniform"),
-    "TEST.BEST_METRIC": _METRICS,
-    "TEST.METRIC": ("cosine", "euclidean"),
-}
-# channels of fastreid's convolutional backbones by MODEL.BACKBONE.DEPTH
-_CHANNELS: Dict[str, Dict[str, int]] = {
-    "build_resnet_backbone": {"18x": 512, "34x": 512, "50x": 2048, "101x": 2048},
-    "build_osnet_backbone": {"x1_0": 512, "x0_75": 384, "x0_5": 256, "x0_25": 128},
-}
-# the only losses of systems that are defined by them
-_OWN_LOSSES: Dict[str, Tuple[str, ...]] = {"PCB": ("CrossEntropyLoss",), "VV": ("TripletLoss",)}
-# where weights of a ViT come from
-VIT_WEIGHTS = (
-    "Download ImageNet weights of ViT-B/16 in timm's format (jx_vit_base_p16_224-80ecf9dd.pth, from timm's "
-    "releases) and put them there, or set MODEL.BACKBONE.PRETRAIN_PATH to weights that timm downloads, "
-    "timm://vit_base_patch16_224.augreg_in21k_ft_in1k"
-)
-# fastreid's own losses; any other name must be in LOSS_REGISTRY
-FASTREID_LOSSES = ("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface")
 
 
 def lookup(cfg: CN, key: str) -> Any:
@@ -198,181 +151,10 @@ def leaves(cfg: CN, prefix: str = "") -> Iterator[Tuple[str, Any]]:
             yield prefix + name, tuple(value) if isinstance(value, list) else value
 
 
-def check_config(cfg: CN) -> None:
-    """Refuse a config that cannot run or whose VIF keys would have no effect.
-
-    Raises:
-        ConfigError: names the key, its value and what is allowed.
-    """
-    if "PLRM" not in cfg.INPUT:
-        raise ConfigError("The config lacks VIF's keys: call vif.add_vif_config(cfg) right after get_cfg().")
-    for key, (low, high) in _RANGES.items():
-        value = lookup(cfg, key)
-        if not (low <= value <= high) or math.isnan(value):
-            raise ConfigError(f"{key}={value} is out of range; it must be between {low:g} and {high:g}.")
-    for key, allowed in _CHOICES.items():
-        if lookup(cfg, key) not in allowed:
-            raise ConfigError(f"{key}={lookup(cfg, key)!r} is unknown; choose one of {', '.join(allowed)}.")
-    _check_names(cfg)
-    _check_system(cfg)
-    _check_convolutional(cfg)
-    _check_sizes(cfg)
-    if cfg.MODEL.BACKBONE.NAME == "build_vif_timm_backbone":
-        from .modeling.timm_backbone import check_timm_backbone
-
-        check_timm_backbone(cfg)
-    _check_weights(cfg)
-    _check_files(cfg)
-    from .unread import warn_unread
-
-    warn_unread(cfg)
-
-
-def _check_names(cfg: CN) -> None:
-    from .registries import EVALUATOR_REGISTRY, LOSS_REGISTRY, TRANSFORM_REGISTRY
-
-    EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)
-    for name in cfg.INPUT.TRANSFORMS:
-        TRANSFORM_REGISTRY.get(name)
-    extra = [name for name in cfg.MODEL.LOSSES.NAME if name not in FASTREID_LOSSES]
-    for name in extra:
-        if name not in LOSS_REGISTRY.names():
-            raise ConfigError(
-                f"MODEL.LOSSES.NAME holds {name!r}, which nobody defines; fastreid has "
-                f"{', '.join(FASTREID_LOSSES)}, VIF's registry has {', '.join(LOSS_REGISTRY.names())}."
-            )
-    if extra and cfg.MODEL.META_ARCHITECTURE != "VIF":
-        raise ConfigError(
-            f"MODEL.LOSSES.NAME holds {', '.join(extra)}, which MODEL.META_ARCHITECTURE="
-            f"{cfg.MODEL.META_ARCHITECTURE!r} would ignore; set MODEL.META_ARCHITECTURE to 'VIF'."
-        )
-    if cfg.TEST.ROC.ENABLED:
-        raise ConfigError("TEST.ROC.ENABLED=True has no counterpart in VIF's evaluators; turn it off.")
-    if cfg.INPUT.RPT.ENABLED:
-        raise ConfigError(
-            "INPUT.RPT.ENABLED=True (random patch) keeps a pool of patches in each loader process, so no "
-            "two runs would agree; turn it off, or use INPUT.REA (random erasing)."
-        )
-
-
-def _check_system(cfg: CN) -> None:
-    """A system reads the labels that define it, and no others; VDT and its backbone need each other."""
-    from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
-
-    from .compat import own_entry
-
-    name = cfg.MODEL.META_ARCHITECTURE
-    with own_entry(META_ARCH_REGISTRY, name):
-        wanted = tuple(getattr(META_ARCH_REGISTRY._obj_map.get(name), "LABELS", ()))
-    labels = tuple(cfg.DATALOADER.LABELS)
-    if set(labels) != set(wanted):
-        raise ConfigError(
-            f"DATALOADER.LABELS={labels} does not go with MODEL.META_ARCHITECTURE={name!r}, which "
-            f"{'trains on the labels ' + ', '.join(wanted) if wanted else 'reads no labels but identities'}; "
-            f"set DATALOADER.LABELS to {wanted}."
-        )
-    if (name == "VDT") != (cfg.MODEL.BACKBONE.NAME == "build_vdt_backbone"):
-        raise ConfigError(
-            f"MODEL.META_ARCHITECTURE={name!r} does not go with MODEL.BACKBONE.NAME="
-            f"{cfg.MODEL.BACKBONE.NAME!r}: VDT and build_vdt_backbone, which gives a view token beside the "
-            "class token, need each other; set both or neither."
-        )
-
-
-def _check_convolutional(cfg: CN) -> None:
-    """Settings of PCB, VV, MGN and fastreid's convolutional backbones that would fail later or do nothing."""
-    backbone, losses = cfg.MODEL.BACKBONE, cfg.MODEL.LOSSES
-    name, depth = cfg.MODEL.META_ARCHITECTURE, backbone.DEPTH
-    if tuple(losses.NAME) != _OWN_LOSSES.get(name, tuple(losses.NAME)):
-        raise ConfigError(
-            f"MODEL.LOSSES.NAME={tuple(losses.NAME)} does not go with MODEL.META_ARCHITECTURE={name!r}, "
-            f"which is defined by its losses; set it to {_OWN_LOSSES[name]}."
-        )
-    if name == "VV" and (losses.TRI.NORM_FEAT or cfg.MODEL.HEADS.EMBEDDING_DIM < 1):
-        raise ConfigError(
-            f"MODEL.META_ARCHITECTURE='VV' needs MODEL.HEADS.EMBEDDING_DIM={cfg.MODEL.HEADS.EMBEDDING_DIM} "
-            f"above 0 and MODEL.LOSSES.TRI.NORM_FEAT={losses.TRI.NORM_FEAT} off: its embedding is linear and "
-            "not normalised."
-        )
-    bottlenecks = backbone.NAME == "build_resnet_backbone" and depth in ("50x", "101x")
-    if name == "MGN" and not bottlenecks:
-        raise ConfigError(
-            "MODEL.META_ARCHITECTURE='MGN' copies the last stage of a ResNet with bottleneck blocks, not "
-            f"of MODEL.BACKBONE.NAME={backbone.NAME!r} with DEPTH={depth!r}; take build_resnet_backbone "
-            "with 50x or 101x."
-        )
-    channels = _CHANNELS.get(backbone.NAME)
-    if channels is None:
-        return
-    if channels.get(depth) != backbone.FEAT_DIM:
-        known = ", ".join(f"{key} ({value})" for key, value in channels.items())
-        raise ConfigError(
-            f"MODEL.BACKBONE.DEPTH={depth!r} with FEAT_DIM={backbone.FEAT_DIM} is no {backbone.NAME}; the "
-            f"depths and their FEAT_DIM are {known}."
-        )
-    if backbone.WITH_NL and not bottlenecks:
-        raise ConfigError(
-            f"MODEL.BACKBONE.WITH_NL=True does nothing in {backbone.NAME} {depth}: fastreid has non-local "
-            "blocks in ResNet 50x and 101x only; take one of them, or turn WITH_NL off."
-        )
-
-
-def _check_sizes(cfg: CN) -> None:
-    batch, instances = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE
-    if "Identity" in cfg.DATALOADER.SAMPLER_TRAIN and batch % instances:
-        raise ConfigError(
-            f"SOLVER.IMS_PER_BATCH={batch} is no multiple of DATALOADER.NUM_INSTANCE={instances}; "
-            f"take {batch // instances * instances or instances}."
-        )
-    for name, key in (("PatchLevelRotateMix", "INPUT.PLRM"), ("PatchShuffle", "INPUT.PATCH_SHUFFLE")):
-        n, (height, width) = lookup(cfg, key).PATCH_SIZE, cfg.INPUT.SIZE_TRAIN
-        if name in cfg.INPUT.TRANSFORMS and (height % n or width % n):
-            raise ConfigError(
-                f"{key}.PATCH_SIZE={n} does not divide INPUT.SIZE_TRAIN={height} x {width}; "
-                "choose a patch side that divides both."
-            )
-    vit, feat_dim = cfg.MODEL.BACKBONE.VIT, cfg.MODEL.BACKBONE.FEAT_DIM
-    if cfg.MODEL.BACKBONE.NAME in ("build_vif_vit_backbone", "build_vdt_backbone"):
-        if feat_dim != vit.EMBED_DIM:
-            raise ConfigError(
-                f"MODEL.BACKBONE.VIT.EMBED_DIM={vit.EMBED_DIM} and MODEL.BACKBONE.FEAT_DIM={feat_dim} "
-                "must be equal."
-            )
-        if vit.EMBED_DIM % vit.NUM_HEADS:
-            raise ConfigError(
-                f"MODEL.BACKBONE.VIT.NUM_HEADS={vit.NUM_HEADS} does not divide EMBED_DIM={vit.EMBED_DIM}."
-            )
-
-
-def _check_weights(cfg: CN) -> None:
-    """Files of weights are there, timm knows the names, fastreid's own downloads have what they need."""
-    backbone = cfg.MODEL.BACKBONE
-    path = backbone.PRETRAIN_PATH
-    for key in ("MODEL.WEIGHTS", "MODEL.BACKBONE.PRETRAIN_PATH"):
-        if lookup(cfg, key).startswith(TIMM) and (key == "MODEL.WEIGHTS" or backbone.PRETRAIN):
-            from .modeling.timm_models import check_download
-
-            check_download(lookup(cfg, key)[len(TIMM) :], key)
-    transformer = backbone.NAME in ("build_vit_backbone", "build_vif_vit_backbone", "build_vdt_backbone")
-    if backbone.PRETRAIN and (path or transformer) and not (path.startswith(TIMM) or os.path.isfile(path)):
-        hint = VIT_WEIGHTS if transformer else "Put ImageNet weights there"
-        raise ConfigError(
-            f"MODEL.BACKBONE.PRETRAIN_PATH={path!r} is no file. {hint}, or start from random weights with "
-            "MODEL.BACKBONE.PRETRAIN False."
-        )
-    downloads = backbone.PRETRAIN and not backbone.PRETRAIN_PATH and backbone.NAME in _CHANNELS
-    if downloads and importlib.util.find_spec("gdown") is None:
-        raise ConfigError(
-            "MODEL.BACKBONE.PRETRAIN=True without PRETRAIN_PATH: fastreid downloads the weights of "
-            f"{backbone.NAME} with the package gdown, which is not installed; `pip install gdown`, name a "
-            "file in MODEL.BACKBONE.PRETRAIN_PATH, or set MODEL.BACKBONE.PRETRAIN False."
-        )
-
-
-def _check_files(cfg: CN) -> None:
-    if cfg.SOLVER.AMSGRAD and cfg.SOLVER.OPT not in ("Adam", "AdamW"):
-        raise ConfigError(f"SOLVER.AMSGRAD=True works with SOLVER.OPT Adam or AdamW, not {cfg.SOLVER.OPT!r}.")
-    for key in ("MODEL.WEIGHTS", "DATASETS.MANIFEST", "DATASETS.ATTRIBUTES"):
-        path = lookup(cfg, key)
-        if path and "://" not in path and not os.path.isfile(path):
-            raise ConfigError(f"{key}={path!r} is no file; check the path (the run is in {os.getcwd()}).")
+def with_value(cfg: CN, key: str, value: Any) -> CN:
+    """A frozen copy of `cfg` with another value of one key."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list([key, value])
+    cfg.freeze()
+    return cfg

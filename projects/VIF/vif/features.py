@@ -58,8 +58,12 @@ class FeatureTable:
                 )
             if values.dtype.kind not in kinds and values.size:
                 raise DataError(f"{name}: expected {what}, got {values.dtype}.")
+            if values.dtype.kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
+                raise DataError(f"{name}: {values.max()} is too large for int64.")
             setattr(self, name, values.astype(dtype, copy=False))
-        if not all(isinstance(text, str) for item in self.meta.items() for text in item):
+        if not isinstance(self.meta, dict) or not all(
+            isinstance(text, str) for item in self.meta.items() for text in item
+        ):
             raise DataError(f"meta: expected text by name, got {self.meta!r}.")
         paths, counts = np.unique(self.paths, return_counts=True)
         if len(paths) < len(self):
@@ -87,6 +91,19 @@ class FeatureTable:
         if view is not None:
             chosen = chosen & (self.views == view)
         return np.flatnonzero(chosen).astype(np.int64)
+
+    def _repr_html_(self) -> str:
+        from .notebook import card, grid
+
+        counts: Dict[Any, int] = {}
+        for split, view in zip(self.splits.tolist(), self.views.tolist()):
+            for name in split.split(","):
+                counts[name, view] = counts.get((name, view), 0) + 1
+        identities = len(np.unique(self.pids[self.pids >= 0]))
+        facts = [("images", f"{len(self):,}"), ("dimensions", self.features.shape[1])]
+        facts += [("identities", f"{identities:,}"), *sorted(self.meta.items())]
+        rows = [(split, view, f"{count:,}") for (split, view), count in sorted(counts.items())]
+        return card("FeatureTable", facts, grid(("split", "view", "images"), rows))
 
     def by_path(self) -> "FeatureTable":
         """The same table in the order of its paths, so that two tables can be compared row by row."""

@@ -6,6 +6,8 @@ import os
 import tempfile
 from typing import Any, Iterator
 
+from .errors import ConfigError
+
 
 @contextlib.contextmanager
 def atomic_path(path: str) -> Iterator[str]:
@@ -24,10 +26,37 @@ def atomic_path(path: str) -> Iterator[str]:
         os.umask(mask)
         os.chmod(partial, 0o666 & ~mask)  # mkstemp makes files that only their owner can read
         os.replace(partial, path)
+        sync_folder(folder)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(partial)
         raise
+
+
+def sync_folder(folder: str) -> None:
+    """Have a folder's names on disk, before anything is removed that they replace."""
+    with contextlib.suppress(OSError):  # not every file system does
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def require_writable(folder: str) -> None:
+    """Make the folder when it is missing, and write to it.
+
+    Raises:
+        ConfigError: it cannot be written to, with the system's reason.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as f:
+            f.write(bytes(4096))
+    except OSError as e:
+        raise ConfigError(
+            f"OUTPUT_DIR={folder!r} cannot be written to: {e.strerror}. Name another folder, or make room."
+        ) from e
 
 
 def write_text(path: str, text: str) -> None:

@@ -1,62 +1,22 @@
-"""What VIF adds to fastreid's trainer hooks: a progress line, a collapse warning, a named best checkpoint."""
+"""What VIF adds to fastreid's trainer hooks: a collapse warning, states, a named best checkpoint."""
 
-import datetime
+import contextlib
 import logging
-from typing import Any, List, Optional
+from typing import Any, Dict
 
 from fastreid.engine import hooks
 from fastreid.engine.train_loop import HookBase
-from fastreid.utils.events import EventWriter, get_event_storage
+from fastreid.utils import comm
+from fastreid.utils.events import get_event_storage
+
+from .errors import CheckpointError
+from .resume.files import thin
+from .resume.state import collect
+from .writers import WINDOW, Metrics
 
 logger = logging.getLogger(__name__)
 
 COLLAPSED = 0.95  # mean cosine of different people above which features have collapsed
-WINDOW = 50  # iterations that geometry is smoothed over
-
-
-class ProgressWriter(EventWriter):
-    """One line of progress: epoch, iteration, losses, accuracy, learning rate, images/s, time left, geometry.
-
-    Losses and geometry are medians over the last `window` iterations.
-
-    Args:
-        max_iter: iterations of the whole run.
-        max_epoch: epochs of the whole run.
-        batch_size: images of one iteration over all processes.
-        window: iterations to smooth over.
-    """
-
-    def __init__(self, max_iter: int, max_epoch: int, batch_size: int, window: int = WINDOW) -> None:
-        self.max_iter, self.max_epoch, self.batch_size, self.window = max_iter, max_epoch, batch_size, window
-        self._written: Optional[int] = None
-
-    def write(self) -> None:
-        """Log the line, once an iteration; also puts images_per_second and eta_seconds into the storage."""
-        storage = get_event_storage()
-        if storage.iter in (self._written, self.max_iter):
-            return
-        self._written = storage.iter
-        values = {k: h.median(self.window) for k, h in storage.histories().items()}
-        parts: List[str] = [
-            f"epoch {storage.epoch + 1}/{self.max_epoch}",
-            f"iter {storage.iter + 1}/{self.max_iter}",
-        ]
-        parts += [f"{k} {v:.3f}" for k, v in values.items() if "loss" in k]
-        if "cls_accuracy" in values:
-            parts.append(f"acc {100 * values['cls_accuracy']:.1f}%")
-        if "lr" in values:
-            parts.append(f"lr {storage.history('lr').latest():.2e}")
-        if "time" in values and values["time"] > 0:
-            speed = self.batch_size / values["time"]
-            eta = storage.history("time").median(1000) * (self.max_iter - storage.iter - 1)
-            storage.put_scalars(images_per_second=speed, eta_seconds=eta, smoothing_hint=False)
-            parts += [f"{speed:.0f} images/s", f"left {datetime.timedelta(seconds=int(eta))}"]
-        if "neg_cos" in values:
-            parts.append(
-                f"cos same {values['pos_cos']:.2f} other {values['neg_cos']:.2f} "
-                f"hard {100 * values['hard_share']:.1f}% norm {values['feat_norm']:.1f}"
-            )
-        logger.info("  ".join(parts))
 
 
 class CollapseWarning(HookBase):
@@ -71,11 +31,19 @@ class CollapseWarning(HookBase):
         self.window, self.threshold = window, threshold
         self._collapsed = False
 
+    def state_dict(self) -> Dict[str, Any]:
+        """Whether it has warned."""
+        return {"collapsed": self._collapsed}
+
+    def load_state_dict(self, state: Dict[str, Any]) -> None:
+        """Go on with it."""
+        self._collapsed = state["collapsed"]
+
     def after_step(self) -> None:
         """Look at the logged geometry every `window` iterations."""
         if (self.trainer.iter + 1) % self.window or "neg_cos" not in self.trainer.storage.histories():
             return
-        neg_cos = self.trainer.storage.history("neg_cos").median(self.window)
+        neg_cos = float(self.trainer.storage.history("neg_cos").median(self.window))
         if neg_cos > self.threshold and not self._collapsed:
             pos_cos = self.trainer.storage.history("pos_cos").median(self.window)
             logger.warning(
@@ -97,33 +65,87 @@ class Writers(hooks.PeriodicWriter):
 
     Writers skip what carries an iteration already written. fastreid's hook writes after the last step of an
     epoch, before that epoch's evaluation, and closes without a last write: those scores are lost. Here the
-    end of an epoch is written once, after the evaluation.
+    end of an epoch is written once, after the evaluation. A disk that is full is said in the log, and the run
+    goes on.
     """
 
     def after_step(self) -> None:
         """Write every `period` iterations, except at an epoch's end."""
         done = self.trainer.iter + 1
         if done % self._period == 0 and done % self.trainer.iters_per_epoch:
-            for writer in self._writers:
-                writer.write()
+            self._write()
+
+    def after_epoch(self) -> None:
+        """Write the epoch's end."""
+        self._write()
 
     def after_train(self) -> None:
         """Write what the last evaluation left, and close."""
+        self._write()
         for writer in self._writers:
-            writer.write()
-            writer.close()
+            with contextlib.suppress(OSError):
+                writer.close()
+
+    def state_dict(self) -> Dict[str, Any]:
+        """The last iteration that each writer wrote."""
+        return {type(w).__name__: w._last_write for w in self._writers if hasattr(w, "_last_write")}
+
+    def load_state_dict(self, state: Dict[str, Any]) -> None:
+        """Go on there."""
+        for writer in self._writers:
+            last = state.get(type(writer).__name__)
+            if last is not None:
+                writer._last_write = last
+                if isinstance(writer, Metrics):
+                    writer.cut(last)
+
+    def _write(self) -> None:
+        for writer in self._writers:
+            try:
+                writer.write()
+            except OSError as e:
+                logger.error("%s could not write (%s); the run goes on", type(writer).__name__, e)
+
+
+class Evaluation(hooks.EvalHook):
+    """fastreid's evaluation hook; a run that ends before its last step is not evaluated at the end."""
+
+    def after_train(self) -> None:
+        """Evaluate after the last epoch where the period has not done it."""
+        if self.trainer.finished:
+            super().after_train()
+
+
+class Freeze(hooks.LayerFreeze):
+    """fastreid's hook of frozen layers, with a state: which layers are in evaluation mode."""
+
+    def state_dict(self) -> Dict[str, Any]:
+        """Whether layers are frozen, and those that do not train."""
+        idle = [name for name, module in self.model.named_modules() if name and not module.training]
+        return {"frozen": self.is_frozen, "idle": idle}
+
+    def load_state_dict(self, state: Dict[str, Any]) -> None:
+        """Put the layers back."""
+        self.is_frozen = state["frozen"]
+        for name, module in self.model.named_modules():
+            if name in state["idle"]:
+                module.training = False
 
 
 class BestCheckpointer(hooks.PeriodicCheckpointer):
-    """fastreid's checkpoint hook; model_best is chosen by one named number of one test set.
+    """fastreid's checkpoint hook, on every process; model_best is chosen by one named number of one test set.
+
+    It comes after the writers, so that a run that goes on from a checkpoint finds its scores written. A disk
+    that is full costs a periodic checkpoint, not the run; the last one must be written.
 
     Args:
         metric: key of the evaluation's scalars, "data set/protocol/metric".
+        keep: how many checkpoints of epochs stay; 0: all.
     """
 
-    def __init__(self, checkpointer: Any, period: int, metric: str) -> None:
+    def __init__(self, checkpointer: Any, period: int, metric: str, keep: int = 0) -> None:
         super().__init__(checkpointer, period)
-        self.metric_name = metric
+        self.metric_name, self.keep = metric, keep
 
     def before_train(self) -> None:
         """Say what chooses model_best."""
@@ -132,3 +154,52 @@ class BestCheckpointer(hooks.PeriodicCheckpointer):
             "model_best.pth is the epoch of the highest %s, chosen on the test set: report model_final.pth",
             self.metric_name,
         )
+
+    def state_dict(self) -> Dict[str, Any]:
+        """The best score so far, and of what."""
+        return {"metric": self.metric_name, "best": self.best_metric}
+
+    def load_state_dict(self, state: Dict[str, Any]) -> None:
+        """Go on with it, if it is of the same number."""
+        if state["metric"] == self.metric_name:
+            self.best_metric = state["best"]
+        else:
+            logger.warning("model_best was chosen by %s; its choice starts anew", state["metric"])
+
+    def after_epoch(self) -> None:
+        """Save every `period` epochs and after the last, the best first.
+
+        Raises:
+            CheckpointError: the last checkpoint could not be written.
+        """
+        epoch = self.trainer.epoch
+        final = epoch + 1 >= self.max_epoch
+        if not final and (epoch + 1) % self.period:
+            return
+        name = "model_final" if final else f"model_{epoch:04d}"
+        state, failed = collect(self.trainer), ""
+        if comm.is_main_process():
+            latest = get_event_storage().latest()
+            metric = latest[self.metric_name][0] if self.metric_name in latest else -1
+            failed = self._save(epoch, metric, name, state)
+        failed = comm.all_gather(failed)[0]
+        if not failed:
+            self.trainer.mark_saved(epoch)
+        elif final:
+            raise CheckpointError(failed)
+        else:
+            logger.error("%s The run goes on, and tries again at the next save.", failed)
+
+    def _save(self, epoch: int, metric: float, name: str, run: Dict[str, Any]) -> str:
+        """What went wrong, or nothing."""
+        best, failed = self.best_metric, ""
+        for file in (["model_best"] if metric > best else []) + [name]:
+            self.best_metric = best if failed else max(best, metric)
+            run["hooks"][type(self).__name__] = self.state_dict()
+            try:
+                self.checkpointer.save(file, epoch=epoch, metric=metric, run=run)
+            except CheckpointError as e:
+                failed, self.best_metric = str(e), best
+        if not failed:
+            thin(self.checkpointer.save_dir, self.keep)
+        return failed

@@ -4,7 +4,8 @@ from . import compat
 
 compat.install()  # before anything below imports fastreid's data, evaluation or engine
 
-from .config import add_vif_config, check_config  # noqa: E402
+from .config import add_vif_config  # noqa: E402
+from .config_checks import check_config  # noqa: E402
 from .data import augmentations as _augmentations  # noqa: E402, F401  registers "PatchLevelRotateMix", ...
 from .data.datasets import registry as _datasets  # noqa: E402, F401  registers CARGO, AGReIDv1, ...
 from .evaluation import evaluator as _evaluator  # noqa: E402, F401  registers "ProtocolEvaluator"

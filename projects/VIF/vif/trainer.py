@@ -5,22 +5,29 @@ import os
 from collections import OrderedDict
 from typing import Any, Dict, List
 
-from fastreid.engine import DefaultTrainer, hooks
+from fastreid.engine import hooks
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from fastreid.utils import comm
-from fastreid.utils.events import JSONWriter, TensorboardXWriter, get_event_storage
+from fastreid.utils.events import get_event_storage
 
 from . import compat
-from .config import check_config
+from .compat.distributed import share_buffers, sync_norm_on_cpu
+from .config import with_value
+from .config_checks import check_config
 from .data.build import build_test_loader, build_test_set, build_train_loader
 from .errors import ConfigError, DataError, EvaluationError
 from .evaluation.extract import extract_table
 from .evaluation.protocols import select
-from .files import write_json
-from .hooks import BestCheckpointer, CollapseWarning, ProgressWriter, Writers
+from .evaluation.training_count import add_training_count
+from .files import require_writable, write_json
+from .hooks import BestCheckpointer, CollapseWarning, Evaluation, Freeze, Writers
+from .precision import amp_dtype
 from .registries import EVALUATOR_REGISTRY
+from .replay import add_skipped, build_guard
+from .resume.trainer import ResumableTrainer
 from .weight_files import read_weights
 from .weights import load_weights
+from .writers import Metrics, ProgressWriter, TensorBoard
 
 logger = logging.getLogger(__name__)
 # identity classifiers in checkpoints: of fastreid's Baseline and what derives from it, PCB, fastreid's MGN
@@ -41,15 +48,12 @@ def with_seed(cfg: Any) -> Any:
     """`cfg`, or a frozen copy with a drawn SEED, the same on all processes, where none is set."""
     if cfg.SEED >= 0:
         return cfg
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.SEED = comm.all_gather(int.from_bytes(os.urandom(4), "little"))[0]
-    cfg.freeze()
+    cfg = with_value(cfg, "SEED", comm.all_gather(int.from_bytes(os.urandom(4), "little"))[0])
     logger.info("SEED was not set; this run draws %d", cfg.SEED)
     return cfg
 
 
-class VIFTrainer(DefaultTrainer):
+class VIFTrainer(ResumableTrainer):
     """fastreid's trainer with VIF's loaders, protocol-aware evaluation and progress.
 
     Args:
@@ -57,16 +61,25 @@ class VIFTrainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: Any) -> None:
+        drawn = cfg.SEED < 0
         cfg = with_seed(prepare(cfg))
-        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+        require_writable(cfg.OUTPUT_DIR)
         compat.seed_everything(cfg.SEED + comm.get_rank())
-        super().__init__(cfg)
+        super().__init__(cfg, seed_is_drawn=drawn)
+        self.guard = self._trainer.guard = build_guard(self.cfg, self.data_loader)
+        if cfg.SOLVER.AMP.ENABLED:
+            self._trainer.set_dtype(amp_dtype(cfg.SOLVER.AMP.DTYPE, self._trainer.device_type))
+
+    def rebuild(self) -> None:
+        """Also what batches that are not finite are told by."""
+        super().rebuild()
+        self.guard = self._trainer.guard = build_guard(self.cfg, self.data_loader)
 
     @classmethod
     def build_model(cls, cfg: Any) -> Any:
         """The model on the configured device, or on the CPU when there is no GPU."""
         with compat.own_entry(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE):
-            return super().build_model(prepare(cfg))
+            return sync_norm_on_cpu(super().build_model(prepare(cfg)))
 
     @classmethod
     def build_optimizer(cls, cfg: Any, model: Any) -> Any:
@@ -119,21 +132,29 @@ class VIFTrainer(DefaultTrainer):
         chosen: List[Any] = []
         for hook in super().build_hooks():
             if isinstance(hook, hooks.PeriodicCheckpointer):
-                hook = BestCheckpointer(
-                    self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, self.best_metric()
-                )
+                continue  # ours comes last, on all processes
+            if isinstance(hook, hooks.EvalHook):
+                hook = Evaluation(hook._period, hook._func)
+            elif isinstance(hook, hooks.LayerFreeze):
+                hook = Freeze(hook.model, hook.freeze_layers, hook.freeze_iters)
             elif isinstance(hook, hooks.PeriodicWriter):
                 chosen.append(CollapseWarning())
                 hook = Writers(hook._writers, self.cfg.SOLVER.LOG_PERIOD)
             chosen.append(hook)
+        solver = self.cfg.SOLVER
+        chosen.append(
+            BestCheckpointer(
+                self.checkpointer, solver.CHECKPOINT_PERIOD, self.best_metric(), solver.CHECKPOINT_KEEP
+            )
+        )
         return chosen
 
     def build_writers(self) -> List[Any]:
         """Progress on the screen and in log.txt, metrics.json, TensorBoard."""
         return [
             ProgressWriter(self.max_iter, self.max_epoch, self.cfg.SOLVER.IMS_PER_BATCH),
-            JSONWriter(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
-            TensorboardXWriter(self.cfg.OUTPUT_DIR),
+            Metrics(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json")),
+            TensorBoard(self.cfg.OUTPUT_DIR),
         ]
 
     def best_metric(self) -> str:
@@ -157,6 +178,7 @@ class VIFTrainer(DefaultTrainer):
         """
         results = super().train()
         if results:
+            write_json(os.path.join(self.cfg.OUTPUT_DIR, "results.json"), results)
             require_results(self.cfg.TEST.EXPECTED_RESULTS, results)
         return results
 
@@ -196,6 +218,7 @@ class VIFTrainer(DefaultTrainer):
             EvaluationError: not within training, and TEST.EXPECTED_RESULTS is missed.
         """
         cfg = prepare(cfg)
+        share_buffers(model)
         evaluator = EVALUATOR_REGISTRY.get(cfg.TEST.EVALUATOR)(cfg)
         tables: Dict[str, Any] = {}
         results: Dict[str, Any] = OrderedDict()
@@ -209,8 +232,16 @@ class VIFTrainer(DefaultTrainer):
             if comm.is_main_process():
                 protocols = select(cfg.TEST.PROTOCOLS, dataset.protocols)
                 results[dataset.title] = evaluator.evaluate(tables[dataset.source], protocols)
+        add_training_count(cfg, results)
+        if cfg.SOLVER.NON_FINITE == "skip" and _in_training():
+            add_skipped(results, get_event_storage())
         if comm.is_main_process():
-            write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results)
+            try:
+                write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results)
+            except OSError as e:
+                if not _in_training():  # `train` writes those of the last evaluation again
+                    raise
+                logger.error("results.json could not be written (%s); the run goes on", e)
             if not _in_training():  # `train` looks at the last evaluation only
                 require_results(cfg.TEST.EXPECTED_RESULTS, results)
         return results

@@ -6,7 +6,8 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 from fastreid.config import CfgNode, get_cfg
 
 from .compat import say_once
-from .config import FASTREID_LOSSES, add_vif_config, leaves, lookup
+from .config import add_vif_config, leaves, lookup
+from .config_checks import FASTREID_LOSSES
 from .errors import ConfigError
 
 
@@ -15,22 +16,27 @@ class Reader(NamedTuple):
 
     prefix: str
     chosen_by: Tuple[str, ...]
-    words: Tuple[str, ...]
+    words: Tuple[Any, ...]
 
 
+_OURS = ("build_vif_vit_backbone", "build_vdt_backbone")
 READERS = (
     Reader("INPUT.PLRM", ("INPUT.TRANSFORMS",), ("PatchLevelRotateMix",)),
     Reader("INPUT.ROTATION", ("INPUT.TRANSFORMS",), ("RandomRotation",)),
     Reader("INPUT.PATCH_SHUFFLE", ("INPUT.TRANSFORMS",), ("PatchShuffle",)),
     Reader("MODEL.LOSSES.VIAL.MARGIN", ("MODEL.META_ARCHITECTURE",), ("VIF",)),  # also of what is logged
     Reader("MODEL.LOSSES.VIAL", ("MODEL.LOSSES.NAME",), ("VIALLoss",)),
+    Reader("MODEL.LOSSES.TRI.GATHER", ("MODEL.META_ARCHITECTURE",), ("VIF", "VV")),
     Reader("MODEL.VDT", ("MODEL.META_ARCHITECTURE",), ("VDT",)),
     Reader("MODEL.EXPLAIN", ("MODEL.META_ARCHITECTURE",), ("Explain",)),
     Reader("MODEL.PCB", ("MODEL.META_ARCHITECTURE",), ("PCB",)),
-    Reader("MODEL.BACKBONE.VIT", ("MODEL.BACKBONE.NAME",), ("build_vif_vit_backbone", "build_vdt_backbone")),
+    Reader("MODEL.BACKBONE.VIT.ATTENTION", ("MODEL.BACKBONE.NAME",), (*_OURS, "build_vit_backbone")),
+    Reader("MODEL.BACKBONE.VIT", ("MODEL.BACKBONE.NAME",), _OURS),
     Reader("MODEL.BACKBONE.TIMM", ("MODEL.BACKBONE.NAME",), ("build_vif_timm_backbone",)),
     Reader("DATASETS.MANIFEST", ("DATASETS.NAMES", "DATASETS.TESTS"), ("AGManifest",)),
     Reader("DATASETS.ATTRIBUTES", ("DATALOADER.LABELS",), ("attributes",)),
+    Reader("SOLVER.AMP.DTYPE", ("SOLVER.AMP.ENABLED",), (True,)),
+    Reader("SOLVER.NON_FINITE_LIMIT", ("SOLVER.NON_FINITE",), ("skip",)),
 )
 
 
@@ -57,13 +63,13 @@ def warn_unread(cfg: CfgNode) -> None:
             continue
         say_once(
             f"{key}={lookup(cfg, key)!r} has no effect in this run: it is read where "
-            f"{' or '.join(reader.chosen_by)} has {' or '.join(reader.words)}"
+            f"{' or '.join(reader.chosen_by)} has {' or '.join(map(str, reader.words))}"
         )
 
 
 def _chosen(cfg: CfgNode, reader: Reader) -> bool:
     values = [lookup(cfg, key) for key in reader.chosen_by]
-    names = {name for value in values for name in ([value] if isinstance(value, str) else value)}
+    names = {name for value in values for name in ([value] if isinstance(value, (str, bool)) else value)}
     return bool(names & set(reader.words))
 
 

@@ -1,10 +1,12 @@
 """Files of weights, read on the CPU as tensors and plain values: nothing that a file holds is ever run."""
 
+import collections
 import json
 import pickle
 import zipfile
 from typing import Any, Dict, Mapping, NamedTuple, Tuple
 
+import numpy as np
 import torch
 
 from .errors import DataError
@@ -57,6 +59,15 @@ def read_weights(path: str) -> Weights:
     return Weights(path, tensors, grids, rest)
 
 
+def plain_values(content: Any) -> Any:
+    """`content` with numpy's numbers as Python's, in dicts, lists and tuples: they are code to the reader."""
+    if type(content) is dict:
+        return {key: plain_values(value) for key, value in content.items()}
+    if type(content) in (list, tuple):
+        return type(content)(plain_values(value) for value in content)
+    return content.item() if isinstance(content, np.generic) else content
+
+
 def load_tensors(path: str) -> Any:
     """Content of a .safetensors file or of a torch file, tensors and plain values only (`weights_only=True`).
 
@@ -103,11 +114,12 @@ def _load_torch(path: str) -> Any:
 
 
 def _teach_floats(reader: Any) -> None:
-    """Serves: torch 1.13, whose reader of tensors and plain values knows no floats (learning rates, scores).
+    """Serves: torch 1.13, whose reader of tensors and plain values knows no floats (learning rates, scores),
+    and no Counter (steps of a schedule).
 
     What it allows stays allowed, and nothing else. Can go with torch < 2.
     """
-    allowed = reader._get_allowed_globals()
+    allowed = {**reader._get_allowed_globals(), "collections.Counter": collections.Counter}
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:

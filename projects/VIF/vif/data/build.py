@@ -10,7 +10,7 @@ from fastreid.data import samplers
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.utils import comm
 
-from ..compat import PrivateRandom, own_entry
+from ..compat import PrivateRandom, alone, own_entry
 from ..errors import ConfigError, DataError
 from ..evaluation.extract import unique_rows
 from ..evaluation.protocols import PROTOCOLS, Protocol
@@ -18,6 +18,7 @@ from ..records import ImageRecord
 from ..registries import TRANSFORM_REGISTRY
 from . import transforms as T
 from .loaders import CountedBatchSampler, DeviceLoader, ImageSet, make_loader
+from .unreadable import start_training
 
 logger = logging.getLogger(__name__)
 
@@ -117,29 +118,52 @@ def _pair(size: Sequence[int]) -> Tuple[int, int]:
 
 
 def _build_sampler(cfg: Any, items: List[Any]) -> Any:
-    """One of fastreid's samplers, seeded by SEED."""
+    """One of fastreid's samplers, seeded by SEED, giving the images of all processes."""
     name, seed = cfg.DATALOADER.SAMPLER_TRAIN, cfg.SEED
-    batch, instances = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(), cfg.DATALOADER.NUM_INSTANCE
+    batch, instances = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE
     logger.info("Training sampler %s, seed %d", name, seed)
+    check_batch(cfg, comm.get_world_size())
     if name == "TrainingSampler":
-        return samplers.TrainingSampler(len(items), seed=seed)
+        return alone(samplers.TrainingSampler(len(items), seed=seed))
+    if name == "ImbalancedDatasetSampler" and comm.get_world_size() > 1:
+        raise ConfigError(
+            "DATALOADER.SAMPLER_TRAIN='ImbalancedDatasetSampler' draws from each process's own random state, "
+            "so processes would not share one batch; run one process, or choose another sampler."
+        )
     if name == "ImbalancedDatasetSampler":
-        return samplers.ImbalancedDatasetSampler(items)
-    if name == "SetReWeightSampler":
-        return samplers.SetReWeightSampler(items, batch, instances, cfg.DATALOADER.SET_WEIGHT, seed=seed)
+        return alone(samplers.ImbalancedDatasetSampler(items, seed=seed))
     if name in ("NaiveIdentitySampler", "BalancedIdentitySampler"):
         identities = len({pid for _, pid, _ in items})
         if identities < batch // instances:
             raise ConfigError(
-                f"SOLVER.IMS_PER_BATCH={cfg.SOLVER.IMS_PER_BATCH} with DATALOADER.NUM_INSTANCE={instances} "
-                f"needs {batch // instances} identities a batch and process, and the training set has "
-                f"{identities}; set a smaller batch or more instances."
+                f"SOLVER.IMS_PER_BATCH={batch} with DATALOADER.NUM_INSTANCE={instances} needs "
+                f"{batch // instances} identities a batch, and the training set has {identities}; set a "
+                "smaller batch or more instances."
             )
-        return getattr(samplers, name)(items, batch, instances, seed=seed)
+        return alone(getattr(samplers, name)(items, batch, instances, seed=seed), batch)
+    if name == "SetReWeightSampler":
+        raise ConfigError(
+            "DATALOADER.SAMPLER_TRAIN='SetReWeightSampler' of fastreid never completes a batch: it asks for "
+            "batches larger than what it draws. Choose another sampler."
+        )
     raise ConfigError(
         f"DATALOADER.SAMPLER_TRAIN={name!r} is unknown; choose TrainingSampler, NaiveIdentitySampler, "
-        "BalancedIdentitySampler, SetReWeightSampler or ImbalancedDatasetSampler."
+        "BalancedIdentitySampler or ImbalancedDatasetSampler."
     )
+
+
+def check_batch(cfg: Any, world: int) -> None:
+    """Refuse a batch that processes cannot share evenly, or whose identities would fall apart."""
+    batch, instances = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE
+    whole = world * instances if "Identity" in cfg.DATALOADER.SAMPLER_TRAIN else world
+    if world > 1 and batch % whole:
+        each = (
+            f" with {instances} images of an identity each (DATALOADER.NUM_INSTANCE)" if whole > world else ""
+        )
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH={batch}, the batch of all processes, does not divide among {world}{each}; "
+            f"take {batch // whole * whole or whole}."
+        )
 
 
 def build_train_loader(cfg: Any) -> DeviceLoader:
@@ -167,17 +191,18 @@ def build_train_loader(cfg: Any) -> DeviceLoader:
         relabel=True,
         read=T.read_image if cfg.INPUT.EXACT else T.read_image_fast,
         labels={name: _joined(cfg, name, rows) for name, rows in labels.items()},
+        bad_images="replace" if cfg.DATALOADER.BAD_IMAGES == "skip" else "error",
     )
     world = comm.get_world_size()
     batches = CountedBatchSampler(
-        PrivateRandom(_build_sampler(cfg, items)),
+        PrivateRandom(_build_sampler(cfg, items), seed=cfg.SEED),
         cfg.SOLVER.IMS_PER_BATCH // world,
         rank=comm.get_rank(),
         world_size=world,
     )
     device = cfg.MODEL.DEVICE
     loader = make_loader(image_set, batches, cfg.DATALOADER.NUM_WORKERS, pin_memory=device.startswith("cuda"))
-    return DeviceLoader(loader, device)
+    return DeviceLoader(loader, device, start_training())
 
 
 def _train_labels(dataset: Any, name: str, label: str) -> np.ndarray:
@@ -204,7 +229,10 @@ def _joined(cfg: Any, label: str, rows: List[np.ndarray]) -> np.ndarray:
 def build_test_loader(
     cfg: Any, splits: Dict[str, List[ImageRecord]], rows: Optional[Sequence[int]] = None
 ) -> DeviceLoader:
-    """Every test image once, in order; each process takes its share.
+    """Every test image once, in order; processes take whole batches in turn.
+
+    A batch is the same however many processes there are: in batches of another size the features of an image
+    differ in their last bits.
 
     Args:
         cfg: config with VIF's keys.
@@ -212,10 +240,13 @@ def build_test_loader(
         rows: which of `unique_rows(splits)`, on this process alone; None: all, shared between processes.
     """
     records, _ = unique_rows(splits)
-    image_set = ImageSet(records, build_transforms(cfg, is_train=False))
-    share = list(samplers.InferenceSampler(len(records)) if rows is None else rows)
-    size = max(1, cfg.TEST.IMS_PER_BATCH // comm.get_world_size())
+    bad_images = "leave out" if cfg.DATALOADER.BAD_IMAGES == "skip" else "error"
+    image_set = ImageSet(records, build_transforms(cfg, is_train=False), bad_images=bad_images)
+    share = list(range(len(records)) if rows is None else rows)
+    size = cfg.TEST.IMS_PER_BATCH
     batches = [share[i : i + size] for i in range(0, len(share), size)]
+    if rows is None:
+        batches = batches[comm.get_rank() :: comm.get_world_size()]
     device = cfg.MODEL.DEVICE
     loader = make_loader(image_set, batches, cfg.DATALOADER.NUM_WORKERS, pin_memory=device.startswith("cuda"))
     return DeviceLoader(loader, device)

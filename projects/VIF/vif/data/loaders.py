@@ -1,110 +1,23 @@
-"""Data set, batches and loaders: from image records to uint8 tensors on a device.
+"""Batches and loaders: from the samples of an `ImageSet` to uint8 tensors on a device.
 
-B batch, H x W image. Randomness belongs to the drawn sample, not to the process that makes it: the sampler
-counts its draws, and draw number d gets its own generator from (seed, d). So results do not depend on the
-number of workers, and a run can go on from any draw.
+B batch, H x W image. The sampler counts its draws, and a sample depends on its draw alone (`ImageSet`).
 """
 
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+import itertools
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Union
 
 import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from vif.data.transforms import checks, read_image
-from vif.data.transforms.base import Op, is_image
-from vif.errors import ConfigError, DataError
+from vif.data.image_set import Draw, ImageSet, Sample
+from vif.data.transforms import checks
+from vif.data.unreadable import KEY, Unreadable
+from vif.errors import ConfigError, DataError, VIFError
+from vif.resume.signals import spare_workers
 
-Sample = Dict[str, Any]
-Draw = Tuple[int, int]
-
-
-class ImageSet(Dataset):  # type: ignore[type-arg, unused-ignore]
-    """Images of (path, pid, camid, ...) records; attributes as fastreid's CommDataset has them.
-
-    Args:
-        items: records; the first three fields are path, pid and camid.
-        transform: `op(image, rng) -> image` on uint8 arrays (H, W, 3), or None.
-        seed: first half of every draw's seed, >= 0.
-        relabel: True numbers identities and cameras from 0 in sorted order, as training needs it.
-        read: `path -> uint8 (H, W, 3)`.
-        labels: more labels of each record by name, arrays (len(items), ...), as some systems read them.
-
-    Attributes:
-        img_items: the records.
-        pids: sorted distinct identities.
-        cams: sorted distinct cameras.
-
-    Raises:
-        ConfigError: the seed is negative.
-    """
-
-    def __init__(
-        self,
-        items: Sequence[Any],
-        transform: Optional[Op] = None,
-        seed: int = 0,
-        relabel: bool = False,
-        read: Any = read_image,
-        labels: Optional[Mapping[str, np.ndarray]] = None,
-    ):
-        self.img_items = list(items)
-        self.labels = dict(labels or {})
-        self.transform = transform
-        self.seed = checks.integer("seed", seed, 0)
-        self.relabel = relabel
-        self.read = read
-        self.pids = sorted({item[1] for item in self.img_items})
-        self.cams = sorted({item[2] for item in self.img_items})
-        self._pid_label = {pid: label for label, pid in enumerate(self.pids)} if relabel else {}
-        self._cam_label = {cam: label for label, cam in enumerate(self.cams)} if relabel else {}
-
-    def __len__(self) -> int:
-        return len(self.img_items)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of identities."""
-        return len(self.pids)
-
-    @property
-    def num_cameras(self) -> int:
-        """Number of cameras."""
-        return len(self.cams)
-
-    def __getitem__(self, key: Union[int, Draw]) -> Sample:
-        """One sample.
-
-        Args:
-            key: index, or (draw number, index). A bare index, as at test time, draws with number 0.
-
-        Returns:
-            ``images`` uint8 tensor (3, H, W), ``targets`` and ``camids`` int, ``img_paths`` str and
-            ``index`` int, the place in `img_items`; and the image's row of each of `labels`.
-        """
-        draw, index = key if isinstance(key, tuple) else (0, key)
-        path, pid, camid = self.img_items[index][:3]
-        image = self.read(path)
-        if self.transform is not None:
-            image = self.transform(image, np.random.default_rng((self.seed, draw)))
-        if not is_image(image):
-            raise DataError(f"image {path} is no uint8 array (H, W, 3) after reading and transforms")
-        return {
-            "images": _to_tensor(image),
-            "targets": self._pid_label[pid] if self.relabel else pid,
-            "camids": self._cam_label[camid] if self.relabel else camid,
-            "img_paths": path,
-            "index": index,
-            **{name: values[index] for name, values in self.labels.items()},
-        }
-
-
-def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    """uint8 (H, W, 3) -> (3, H, W), contiguous; cv2.split is the fastest way to take planes apart."""
-    planes = np.empty((3,) + image.shape[:2], dtype=np.uint8)
-    cv2.split(np.ascontiguousarray(image), [planes[0], planes[1], planes[2]])
-    return torch.from_numpy(planes)
+__all__ = ["CountedBatchSampler", "DeviceLoader", "ImageSet", "collate", "make_loader"]
 
 
 def collate(batch: Sequence[Sample]) -> Dict[str, Any]:
@@ -112,11 +25,16 @@ def collate(batch: Sequence[Sample]) -> Dict[str, Any]:
 
     Returns:
         ``images`` uint8 (B, 3, H, W), ``targets``, ``camids`` and ``index`` int64 (B,), ``img_paths`` list;
-        further labels as tensors (B, ...).
+        further labels as tensors (B, ...). ``unreadable`` list of `BadImage`, where any were met; it stands
+        alone where no image is left.
 
     Raises:
         DataError: images differ in size; names two of them.
     """
+    bad = [image for sample in batch for image in sample.get(KEY, ())]
+    batch = [sample for sample in batch if "images" in sample]
+    if not batch:
+        return {KEY: bad}
     first = batch[0]["images"]
     for sample in batch:
         if sample["images"].shape != first.shape:
@@ -126,22 +44,49 @@ def collate(batch: Sequence[Sample]) -> Dict[str, Any]:
             )
     result: Dict[str, Any] = {"images": torch.stack([sample["images"] for sample in batch])}
     result["img_paths"] = [sample["img_paths"] for sample in batch]
-    for name in batch[0].keys() - result.keys():
+    for name in batch[0].keys() - result.keys() - {KEY}:
         result[name] = torch.from_numpy(np.stack([np.asarray(sample[name]) for sample in batch]))
-    return result
+    return {**result, KEY: bad} if bad else result
+
+
+class Batches(Dataset):  # type: ignore[type-arg, unused-ignore]
+    """Whole batches of `images`, by lists of keys; an error of the project's own comes as a value.
+
+    Raised in a worker process, it would reach the main one as the text of a traceback.
+    """
+
+    def __init__(self, images: Any) -> None:
+        self.images = images
+
+    def __getitem__(self, keys: Sequence[Any]) -> Union[Dict[str, Any], VIFError]:
+        try:
+            return collate([self.images[key] for key in keys])
+        except VIFError as error:
+            return error
+
+
+class _Loader(DataLoader):  # type: ignore[type-arg, unused-ignore]
+    """torch's loader of `Batches`, which raises the errors among them."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in super().__iter__():
+            if isinstance(batch, VIFError):
+                raise batch
+            yield batch
 
 
 class CountedBatchSampler:
     """Batches of (draw number, index) from a sampler of indices; an incomplete last batch is dropped.
 
-    Counting goes on from one iteration to the next: a second epoch has other draws than the first.
+    The sampler gives the images of all processes, and each process takes its part of every batch: together
+    they see what one process would see. Counting goes on from one iteration to the next: a second epoch has
+    other draws than the first.
 
     Args:
         sampler: yields indices; may be endless.
         batch_size: samples of a batch on this process, >= 1.
-        start: draws on this process before the first batch, e.g. finished iterations * batch_size.
-        rank, world_size: this process and the number of processes; draws interleave, so no two processes
-            share one.
+        start: draws of all processes before the first batch: finished iterations * batch_size * world_size.
+        rank, world_size: this process and the number of processes.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -153,28 +98,36 @@ class CountedBatchSampler:
         self.sampler = sampler
         self.batch_size = checks.integer("batch_size", batch_size, 1)
         self.drawn = checks.integer("start", start, 0)
+        self._skip = 0
         self.world_size = checks.integer("world_size", world_size, 1)
         self.rank = checks.integer("rank", rank, 0)
         if rank >= world_size:
             raise ConfigError(f"rank must be below world_size {world_size}, got {rank}")
 
+    def forward(self, batches: int) -> None:
+        """Begin the first pass after so many batches, as if they had been drawn."""
+        self._skip = checks.integer("batches", batches, 0) * self.batch_size * self.world_size
+        self.drawn += self._skip
+
     def __iter__(self) -> Iterator[List[Draw]]:
         batch: List[Draw] = []
-        for index in self.sampler:
-            batch.append((self.drawn * self.world_size + self.rank, int(index)))
+        skipped, self._skip = self._skip, 0
+        for index in itertools.islice(self.sampler, skipped, None):
+            batch.append((self.drawn, int(index)))
             self.drawn += 1
-            if len(batch) == self.batch_size:
-                yield batch
+            if len(batch) == self.batch_size * self.world_size:
+                yield batch[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
                 batch = []
         self.drawn -= len(batch)
 
     def __len__(self) -> int:
         """Batches of one pass; TypeError where the sampler is endless."""
-        return len(self.sampler) // self.batch_size  # type: ignore[arg-type]
+        return len(self.sampler) // (self.batch_size * self.world_size)  # type: ignore[arg-type]
 
 
 def init_worker(worker: int) -> None:
-    """Worker processes run one thread each: their number is the parallelism."""
+    """Worker processes run one thread each, their number is the parallelism; signals are not for them."""
+    spare_workers()
     cv2.setNumThreads(0)  # not 1: that would wait for the threads of a pool that a fork leaves behind
     torch.set_num_threads(1)
 
@@ -190,16 +143,21 @@ def make_loader(
         workers: processes, >= 0; 0 works in this process.
         pin_memory: True where batches go to a GPU.
     """
-    return DataLoader(
-        dataset,
-        batch_sampler=batch_sampler,  # type: ignore[arg-type, unused-ignore]
+    return _Loader(
+        Batches(dataset),
+        sampler=batch_sampler,  # type: ignore[arg-type, unused-ignore]
+        batch_size=None,
         num_workers=checks.integer("workers", workers, 0),
-        collate_fn=collate,
+        collate_fn=_as_it_is,
         pin_memory=pin_memory,
         worker_init_fn=init_worker,
         persistent_workers=workers > 0,
         generator=torch.Generator(),  # torch draws the workers' seeds, which nothing here uses, from it
     )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 class DeviceLoader:
@@ -210,24 +168,45 @@ class DeviceLoader:
     Args:
         loader: yields dicts; pinned memory makes the copies overlap with computation.
         device: torch device or its name. On the CPU batches pass through.
+        unreadable: counts the bad images that batches come with.
+
+    Attributes:
+        batches: how many were handed out.
     """
 
-    def __init__(self, loader: Any, device: Union[str, torch.device]):
+    def __init__(
+        self, loader: Any, device: Union[str, torch.device], unreadable: Optional[Unreadable] = None
+    ):
         self.loader = loader
         self.device = torch.device(device)
+        self.unreadable = unreadable or Unreadable()
+        self.batches = 0
 
     @property
     def dataset(self) -> Any:
         """The loader's data set."""
-        return self.loader.dataset
+        found = self.loader.dataset
+        return found.images if isinstance(found, Batches) else found
 
     def __len__(self) -> int:
         return len(self.loader)
 
+    def start(self, batches: int) -> None:
+        """Begin after so many batches, also in an iterator that was made and has not been asked for any."""
+        self.loader.sampler.forward(batches)
+
     def __iter__(self) -> Iterator[Dict[str, Any]]:
-        if self.device.type != "cuda":
-            return (self._move(batch) for batch in self.loader)
-        return self._ahead()
+        ahead = self._ahead() if self.device.type == "cuda" else map(self._move, self._counted())
+        for batch in ahead:
+            self.batches += 1
+            yield batch
+
+    def _counted(self) -> Iterator[Dict[str, Any]]:
+        """Batches that have images; what could not be read is counted and goes no further."""
+        for batch in self.loader:  # which starts workers and sampler when the first batch is asked for
+            self.unreadable.add(batch.pop(KEY, ()))
+            if batch:
+                yield batch
 
     def _move(self, batch: Dict[str, Any]) -> Dict[str, Any]:
         moved = {
@@ -239,7 +218,7 @@ class DeviceLoader:
 
     def _ahead(self) -> Iterator[Dict[str, Any]]:
         stream = torch.cuda.Stream(self.device)
-        batches = iter(self.loader)
+        batches = self._counted()
 
         def load() -> Optional[Dict[str, Any]]:
             batch = next(batches, None)

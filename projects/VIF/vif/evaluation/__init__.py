@@ -1,7 +1,7 @@
 """Evaluation: protocols, exact ranking, intervals; only `extract` and `evaluator` import fastreid."""
 
 from .evaluate import evaluate_table, format_table
-from .protocols import PROTOCOLS, Protocol, select, view_protocols
+from .protocols import PROTOCOLS, Protocol, known_protocols, select, view_protocols
 from .ranking import Ranking, rank_distances, rank_metrics
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Ranking",
     "evaluate_table",
     "format_table",
+    "known_protocols",
     "rank_distances",
     "rank_metrics",
     "select",

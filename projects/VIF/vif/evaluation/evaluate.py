@@ -1,19 +1,58 @@
 """From a FeatureTable to the scores of a protocol, and to the table that is printed."""
 
-from typing import Mapping, Optional, Sequence
+import contextlib
+from dataclasses import dataclass
+from typing import Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from ..errors import EvaluationError
 from ..features import FeatureTable
 from .confidence import intervals
+from .distances import FeatureDistances, MatrixDistances
 from .processing import Processing
 from .protocols import Protocol
 from .ranking import BLOCK_BYTES, Ranking, rank_distances, rank_metrics
 from .rerank import expand_queries, rerank_distances
 
 SCORES = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
+HEADERS = ("Protocol", *SCORES, "valid queries / queries", "gallery")
 PLAIN = Processing()
+
+
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """Query and gallery of one protocol as they are ranked, after post-processing.
+
+    Attributes:
+        query: (Q,) rows of the table.
+        gallery: (G,) rows of the table.
+        labels: query pids, gallery pids, query and gallery labels of the same-camera filter.
+        features: (Q, D) and (G, D).
+        metric: of the features.
+        matrix: (Q, G) distances that stand in place of the features', or None.
+    """
+
+    query: np.ndarray
+    gallery: np.ndarray
+    labels: Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    features: Tuple[np.ndarray, np.ndarray]
+    metric: str
+    matrix: Optional[np.ndarray] = None
+
+    def distances(self) -> Union[FeatureDistances, MatrixDistances]:
+        """Strips of the distances that the ranking compares."""
+        if self.matrix is not None:
+            return MatrixDistances(self.matrix)
+        return FeatureDistances(*self.features, self.metric, chunk_bytes=BLOCK_BYTES // 16)
+
+    def rank(self, max_rank: int = 50, block_bytes: int = BLOCK_BYTES) -> Ranking:
+        """The ranking; arguments and errors as in `evaluate_table`."""
+        if self.matrix is not None:
+            return rank_distances(self.matrix, *self.labels, max_rank=max_rank)
+        return rank_metrics(
+            *self.features, *self.labels, metric=self.metric, max_rank=max_rank, block_bytes=block_bytes
+        )
 
 
 def evaluate_table(
@@ -41,19 +80,37 @@ def evaluate_table(
         EvaluationError: a side is empty or no query valid; names the protocol, and what splits and views
             there are.
     """
+    sides = protocol_sides(table, protocol, processing)
+    with _named(protocol):
+        return sides.rank(max_rank, block_bytes)
+
+
+def protocol_sides(table: FeatureTable, protocol: Protocol, processing: Processing = PLAIN) -> Sides:
+    """What `evaluate_table` ranks; arguments as there.
+
+    Raises:
+        EvaluationError: a side is empty, or its features cannot be used.
+    """
     query = _side(table, protocol, "query", protocol.query_split, protocol.query_view)
     gallery = _side(table, protocol, "gallery", protocol.gallery_split, protocol.gallery_view)
     cameras = camera_labels(table, protocol)
-    sides = _take(table.features, query), _take(table.features, gallery)
+    features = _take(table.features, query), _take(table.features, gallery)
     labels = table.pids[query], table.pids[gallery], cameras[query], cameras[gallery]
     metric, expansion, rerank = processing
-    try:
+    matrix = None
+    with _named(protocol):
         if expansion is not None:
-            sides = expand_queries(*sides, **expansion._asdict())
+            features = expand_queries(*features, **expansion._asdict())
         if rerank is not None:
-            distances = rerank_distances(*sides, metric=metric, **rerank._asdict())
-            return rank_distances(distances, *labels, max_rank=max_rank)
-        return rank_metrics(*sides, *labels, metric=metric, max_rank=max_rank, block_bytes=block_bytes)
+            matrix = rerank_distances(*features, metric=metric, **rerank._asdict())
+    return Sides(query, gallery, labels, features, metric, matrix)
+
+
+@contextlib.contextmanager
+def _named(protocol: Protocol) -> Iterator[None]:
+    """Put the protocol's name in front of an error's message."""
+    try:
+        yield
     except EvaluationError as error:
         raise EvaluationError(f"protocol {protocol.name}: {error}") from error
 
@@ -81,6 +138,15 @@ def format_table(
     """
     from tabulate import tabulate
 
+    rows = score_cells(rankings, protocols, level)
+    align = ("left", *["right"] * (len(HEADERS) - 1))
+    return str(tabulate(rows, headers=HEADERS, tablefmt="github", colalign=align, disable_numparse=True))
+
+
+def score_cells(
+    rankings: Mapping[str, Ranking], protocols: Sequence[Protocol], level: Optional[float] = None
+) -> List[Tuple[str, ...]]:
+    """The cells under `HEADERS` of each protocol; arguments as in `format_table`."""
     rows = []
     for protocol in protocols:
         ranking = rankings[protocol.name]
@@ -89,12 +155,9 @@ def format_table(
         cells = [f"{scores[name]:.2f}" for name in SCORES]
         for name, (low, high) in ends.items():
             cells[SCORES.index(name)] += f" [{low:.1f}, {high:.1f}]"
-        label = protocol.name if protocol.title == protocol.name else f"{protocol.title} ({protocol.name})"
         counts = (f"{scores['valid_queries']:,.0f} / {scores['queries']:,.0f}", f"{scores['gallery']:,.0f}")
-        rows.append((label, *cells, *counts))
-    headers = ("Protocol", *SCORES, "valid queries / queries", "gallery")
-    align = ("left", *["right"] * (len(headers) - 1))
-    return str(tabulate(rows, headers=headers, tablefmt="github", colalign=align, disable_numparse=True))
+        rows.append((protocol.label, *cells, *counts))
+    return rows
 
 
 def _side(table: FeatureTable, protocol: Protocol, side: str, split: str, view: object) -> np.ndarray:

@@ -7,6 +7,7 @@ from fastreid.config import configurable
 
 from ..features import FeatureTable
 from ..registries import EVALUATOR_REGISTRY
+from . import left_out
 from .evaluate import evaluate_table, format_table
 from .processing import Expansion, Processing, Rerank
 from .protocols import Protocol
@@ -42,10 +43,12 @@ class ProtocolEvaluator:
         }
 
     def evaluate(self, table: FeatureTable, protocols: Sequence[Protocol]) -> Dict[str, Dict[str, float]]:
-        """Scores by protocol name: Rank-1, Rank-5, Rank-10, mAP, mINP in percent, and the three counts."""
+        """Scores by protocol name: Rank-1, Rank-5, Rank-10, mAP, mINP in percent, and the three counts.
+
+        Where images may be left out, also unreadable_query and unreadable_gallery, how many were.
+        """
         rankings = {p.name: evaluate_table(table, p, self.processing) for p in protocols}
         heading = ", ".join(filter(None, [table.meta.get("dataset"), table.meta.get("flip")]))
-        logger.info(
-            "%s: %s\n%s", heading, self.processing.describe(), format_table(rankings, protocols, self.level)
-        )
-        return {name: ranking.scores() for name, ranking in rankings.items()}
+        note = ", ".join(filter(None, [self.processing.describe(), left_out.describe(table)]))
+        logger.info("%s: %s\n%s", heading, note, format_table(rankings, protocols, self.level))
+        return {p.name: {**rankings[p.name].scores(), **left_out.counts(table, p)} for p in protocols}

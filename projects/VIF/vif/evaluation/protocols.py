@@ -31,6 +31,11 @@ class Protocol(NamedTuple):
     query_split: str = "query"
     gallery_split: str = "gallery"
 
+    @property
+    def label(self) -> str:
+        """Title and name, as "A<->G (AG)"."""
+        return self.name if self.title == self.name else f"{self.title} ({self.name})"
+
 
 LETTERS = {AERIAL: "A", GROUND: "G", CCTV: "C", WEARABLE: "W"}
 
@@ -114,6 +119,14 @@ PROTOCOLS: Dict[str, Tuple[Protocol, ...]] = {
 
 DEFAULT, the plain Market-1501 rule, serves every data set without rows of its own.
 """
+
+
+def known_protocols(dataset: str, views: Sequence[str]) -> Tuple[Protocol, ...]:
+    """Rows of a data set; of its views where it has none of its own, DEFAULT where it has no views either."""
+    if dataset in PROTOCOLS:
+        return PROTOCOLS[dataset]
+    named = sorted({str(view) for view in views if str(view)})
+    return view_protocols(named) if named else PROTOCOLS["DEFAULT"]
 
 
 def select(names: Sequence[str], available: Sequence[Protocol]) -> List[Protocol]:

@@ -62,6 +62,14 @@ class Ranking:
         row["gallery"] = self.num_gallery
         return row
 
+    def _repr_html_(self) -> str:
+        from ..notebook import card, grid
+
+        scores = self.scores()
+        names = ("valid_queries", "queries", "gallery")
+        counts = [(name.replace("_", " "), f"{scores.pop(name):,}") for name in names]
+        return card("Ranking", counts, grid(list(scores), [[f"{value:.2f}" for value in scores.values()]]))
+
 
 def rank_metrics(
     query_features: Array,

@@ -11,9 +11,10 @@ import time
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ..data.build import data_root
-from ..errors import ConfigError
+from ..errors import STOPPED, ConfigError
 from ..files import atomic_path, write_json
 from ..progress import bar
+from ..resume.signals import StopSignals
 from .results import FORMAT
 from .sweep import Run, Sweep
 from .worker import CONFIG, FAILURE, RECORD
@@ -40,6 +41,7 @@ def run_sweep(sweep: Sweep, out: str, jobs: int = 1, threads: Optional[int] = No
 
     Raises:
         ConfigError: jobs or threads are below 1.
+        Stopped: a signal came; the runs that went on have saved.
     """
     for name, value in (("jobs", jobs), ("threads", threads)):
         if value is not None and value < 1:
@@ -53,11 +55,17 @@ def run_sweep(sweep: Sweep, out: str, jobs: int = 1, threads: Optional[int] = No
             waiting.append(run)
     logger.info("%s: %d runs, %d to do, results in %s", sweep.name, len(sweep.runs), len(waiting), path)
     write_json(path, collect(sweep, out))
-    for code, run in bar(_run_all(waiting, out, jobs, threads), sweep.name, "run", total=len(waiting)):
-        if code:
-            log = os.path.join(out, "runs", run.id, OUTPUT)
-            logger.error("%s, seed %d, ended with code %d; see %s", run.arm, run.seed, code, log)
-        write_json(path, collect(sweep, out))
+    with StopSignals() as signals:
+        signals.saved = True  # at once: the runs are told, and save
+        for code, run in bar(_run_all(waiting, out, jobs, threads), sweep.name, "run", total=len(waiting)):
+            if code == STOPPED:
+                logger.warning(
+                    "%s, seed %d, was stopped by a signal; it goes on next time", run.arm, run.seed
+                )
+            elif code:
+                log = os.path.join(out, "runs", run.id, OUTPUT)
+                logger.error("%s, seed %d, ended with code %d; see %s", run.arm, run.seed, code, log)
+            write_json(path, collect(sweep, out))
     return path, sum(entry["status"] == "failed" for entry in collect(sweep, out)["runs"])
 
 

@@ -9,7 +9,9 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 import yaml
 from fastreid.config import get_cfg
 
-from ..config import add_vif_config, check_config, leaves
+from ..config import add_vif_config, leaves
+from ..config_checks import check_config
+from ..config_file import read_config
 from ..errors import ConfigError
 
 _KEYS = {"title", "table", "config", "baseline", "seeds", "set", "arms", "grids"}
@@ -78,11 +80,11 @@ def read_sweep(path: str, data: str, seeds: Sequence[int] = (), opts: Sequence[A
     runs: List[Run] = []
     for arm, grid, values, changes in _arms(spec, path):
         changes = {**spec.get("set", {}), **changes}
-        config = os.path.join(root, str(changes.pop("config", spec["config"])).format(data=data))
+        config = os.path.join(root, str(changes.pop("config", spec["config"])).replace("{data}", data))
         for seed in seeds or spec["seeds"]:
             try:
                 cfg = build_cfg(config, [*_pairs(changes), *opts, "SEED", seed])
-            except (ConfigError, KeyError, ValueError, AssertionError, OSError) as e:
+            except ConfigError as e:
                 raise ConfigError(f"{path}, arm {arm!r} ({config}): {e}") from e
             runs.append(Run(arm, grid, values, seed, config, changes, digest(cfg), cfg))
     return Sweep(
@@ -97,10 +99,7 @@ def read_sweep(path: str, data: str, seeds: Sequence[int] = (), opts: Sequence[A
 
 def build_cfg(config: str, opts: Sequence[Any]) -> Any:
     """A checked, frozen config of `config` with KEY VALUE pairs changed; OUTPUT_DIR empty."""
-    cfg = get_cfg()
-    add_vif_config(cfg)
-    cfg.merge_from_file(config)
-    cfg.merge_from_list(list(opts))
+    cfg = read_config(config, opts)
     cfg.OUTPUT_DIR = ""
     cfg.TEST.EXPECTED_RESULTS = []  # of the unchanged config only
     check_config(cfg)
@@ -121,8 +120,8 @@ def _load(path: str) -> Mapping[str, Any]:
     try:
         with open(path, encoding="utf-8") as f:
             spec = yaml.safe_load(f)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        raise ConfigError(f"{path} cannot be read as a sweep: {e}") from e
+    except Exception as e:  # of PyYAML, of the decoder, of values such as dates that are none
+        raise ConfigError(f"{path} cannot be read as a sweep: {' '.join(str(e).split())}") from e
     if not isinstance(spec, dict):
         raise ConfigError(f"{path} is no sweep: it must map {', '.join(sorted(_KEYS))} to values.")
     unknown, missing = set(spec) - _KEYS, {"title", "config", "seeds"} - set(spec)
@@ -135,7 +134,12 @@ def _load(path: str) -> Mapping[str, Any]:
     for name in ("arms", "grids", "set"):
         if not isinstance(spec.get(name, {}), dict):
             raise ConfigError(f"{path}: {name} must map names to values, got {spec[name]!r}.")
-    if spec.get("baseline") and spec["baseline"] not in spec.get("arms", {}):
+    for arm, changes in (*spec.get("arms", {}).items(), ("set", spec.get("set", {}))):
+        if not isinstance(changes or {}, dict) or not all(isinstance(key, str) for key in changes or {}):
+            raise ConfigError(f"{path}: {arm!r} must map config keys to values, got {changes!r}.")
+    if not isinstance(spec["seeds"], list) or not all(type(seed) is int for seed in spec["seeds"]):
+        raise ConfigError(f"{path}: seeds must be a list of whole numbers, got {spec['seeds']!r}.")
+    if spec.get("baseline") and str(spec["baseline"]) not in map(str, spec.get("arms", {})):
         raise ConfigError(f"{path}: baseline {spec['baseline']!r} is none of its arms.")
     return spec
 
@@ -146,7 +150,9 @@ def _arms(spec: Mapping[str, Any], path: str) -> List[Tuple[str, str, Dict[str, 
         (str(arm), "", {}, dict(changes or {})) for arm, changes in spec.get("arms", {}).items()
     ]
     for grid, lists in spec.get("grids", {}).items():
-        if not isinstance(lists, dict) or not all(isinstance(v, list) and v for v in lists.values()):
+        if not isinstance(lists, dict) or not all(
+            isinstance(key, str) and isinstance(values, list) and values for key, values in lists.items()
+        ):
             raise ConfigError(
                 f"{path}: grid {grid!r} must map config keys to lists of values, got {lists!r}."
             )

@@ -7,16 +7,17 @@ with the error that ended it.
 import contextlib
 import fcntl
 import os
-import platform
-import subprocess
 import sys
 import time
 from types import SimpleNamespace
 from typing import Any, Dict
 
 import vif
+from vif.config_file import read_config
 from vif.files import write_json
-from vif.hooks import COLLAPSED, WINDOW
+from vif.hooks import COLLAPSED
+from vif.versions import commit, versions
+from vif.writers import WINDOW
 
 CONFIG, RECORD, FAILURE = "config.yaml", "run.json", "failed.txt"
 
@@ -26,23 +27,20 @@ def run(folder: str) -> None:
 
     Whoever comes second waits for the first, and finds the run done.
     """
-    from fastreid.config import get_cfg
     from fastreid.engine import default_setup
 
     with open(os.path.join(folder, ".lock"), "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # goes when the process does, however it ends
         if os.path.exists(os.path.join(folder, RECORD)):
             return
-        cfg = get_cfg()
-        vif.add_vif_config(cfg)
-        cfg.merge_from_file(os.path.join(folder, CONFIG))
+        cfg = read_config(os.path.join(folder, CONFIG))
         cfg.OUTPUT_DIR = folder
         cfg.freeze()
         default_setup(cfg, SimpleNamespace(eval_only=False, config_file=""))
         start = time.time()
         trainer = vif.VIFTrainer(cfg)
-        resumed = os.path.exists(os.path.join(folder, "last_checkpoint"))
-        trainer.resume_or_load(resume=resumed)
+        trainer.resume_or_load(resume=True)
+        resumed = trainer.start_iter > 0
         results = trainer.train()
         write_json(os.path.join(folder, RECORD), _record(trainer, results, time.time() - start, resumed))
 
@@ -60,39 +58,8 @@ def _record(trainer: Any, results: Any, seconds: float, resumed: bool) -> Dict[s
         "seconds": round(seconds, 1),
         "resumed": resumed,
         "versions": versions(),
-        "commit": _commit(),
+        "commit": commit(),
     }
-
-
-def versions() -> Dict[str, str]:
-    """Of what the numbers depend on."""
-    import cv2
-    import numpy as np
-    import torch
-
-    return {
-        "vif": vif.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _commit() -> str:
-    """Commit of the source tree, "+" when files differ from it; empty outside a repository."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return commit.stdout.strip()
 
 
 def main(folder: str) -> None:

@@ -1,12 +1,12 @@
 """From a config and a checkpoint to a backend and its transform: fastreid's keys become plain arguments."""
 
 import os
-from typing import Any, Sequence, Tuple, Union
+from typing import Tuple, Union
 
 import torch
-from fastreid.config import CfgNode, get_cfg
+from fastreid.config import CfgNode
 
-from ..config import add_vif_config
+from ..config_file import read_config
 from ..data.build import build_transforms
 from ..data.transforms import Compose
 from ..errors import ConfigError
@@ -16,21 +16,6 @@ from .fingerprint import fingerprint
 from .metadata import Signature
 
 ConfigLike = Union[str, "os.PathLike[str]", CfgNode]
-
-
-def read_config(path: str, opts: Sequence[Any] = ()) -> CfgNode:
-    """A config file with VIF's keys, changed by KEY VALUE pairs.
-
-    Raises:
-        ConfigError: there is no such file.
-    """
-    if not os.path.isfile(path):
-        raise ConfigError(f"there is no config file {path!r}; the run is in {os.getcwd()}.")
-    cfg = get_cfg()
-    add_vif_config(cfg)
-    cfg.merge_from_file(path)
-    cfg.merge_from_list(list(opts))
-    return cfg
 
 
 def build_torch_backend(config: ConfigLike, weights: str, device: str) -> Tuple[TorchBackend, Compose]:
@@ -50,6 +35,7 @@ def build_torch_backend(config: ConfigLike, weights: str, device: str) -> Tuple[
     cfg.MODEL.WEIGHTS = os.fspath(weights)
     cfg.MODEL.DEVICE = choose_device(device)
     cfg.MODEL.BACKBONE.PRETRAIN = False  # the checkpoint holds the whole model
+    cfg.MODEL.COMPILE = False  # no use for an exporter, nor for a few images
     cfg.DATASETS.MANIFEST = cfg.DATASETS.ATTRIBUTES = ""  # files of the training machine
     cfg.freeze()
     height, width = _input_size(cfg.INPUT)

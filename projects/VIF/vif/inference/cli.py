@@ -7,7 +7,7 @@ from ..errors import ConfigError
 
 
 def _export(args: argparse.Namespace) -> None:
-    from .build import read_config
+    from ..config_file import read_config
     from .export import VARIANTS, export
 
     report = export(
@@ -40,7 +40,7 @@ def build_predictor(
     if onnx:
         return Predictor.from_onnx(onnx)
     from ..compat import resolve_device
-    from .build import read_config
+    from ..config_file import read_config
 
     cfg = read_config(str(config_file), opts)
     device, batch_size = resolve_device(cfg.MODEL.DEVICE), cfg.TEST.IMS_PER_BATCH

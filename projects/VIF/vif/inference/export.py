@@ -16,7 +16,7 @@ import numpy as np
 
 from ..data.build import build_test_set
 from ..errors import ConfigError, DataError, ExportError, VIFError
-from ..evaluation.extract import make_table, unique_rows
+from ..evaluation.extract import Extracted, make_table, unique_rows
 from ..evaluation.protocols import Protocol
 from ..features import FeatureTable
 from ..files import atomic_path, write_json
@@ -210,7 +210,8 @@ class _Retrieval:
         if self.folder:
             return predictor.folder(self.folder)[0]
         records, _ = unique_rows(self.data.splits)
-        return make_table(self.data.splits, predictor([record.path for record in records]), {})
+        features = predictor([record.path for record in records])
+        return make_table(self.data.splits, Extracted(features, np.arange(len(records)), []), {})
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

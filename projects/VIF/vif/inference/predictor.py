@@ -100,6 +100,13 @@ class Predictor:
         red, green, blue = (round(value) for value in self.signature.mean)
         self._background = (red, green, blue)  # what the network sees as 0, and random erasing fills in
 
+    def _repr_html_(self) -> str:
+        from ..notebook import card
+
+        size = f"{self.signature.height} x {self.signature.width}"
+        facts = [("images", size), ("dimensions", self.signature.dim), ("weights", self.fingerprint)]
+        return card("Predictor", [*facts, ("device", self.device), ("batch size", self.batch_size)])
+
     @property
     def fingerprint(self) -> str:
         """Short name of the weights; features of other weights cannot be compared with these."""

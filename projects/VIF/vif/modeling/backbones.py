@@ -6,7 +6,7 @@ from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.backbones.vision_transformer import VisionTransformer
 
 from ..compat import with_local_weights
-from ..config import VIT_WEIGHTS
+from ..config_checks import VIT_WEIGHTS
 from ..errors import ConfigError
 
 

@@ -86,5 +86,6 @@ class PCB(Baseline):
 
     def losses(self, outputs: torch.Tensor, gt_labels: torch.Tensor) -> Dict[str, torch.Tensor]:
         """Logits (P, B, K) and identities (B,) -> the loss; logs the accuracy of the stripes' mean vote."""
+        outputs = outputs.float()  # also under autocast
         log_accuracy(outputs.detach().mean(dim=0), gt_labels)
         return {"loss_cls": sum(F.cross_entropy(logits, gt_labels) for logits in outputs)}

@@ -13,7 +13,7 @@ from fastreid.utils.events import get_event_storage
 from torch import nn
 
 from ..compat import register
-from .losses import batch_triplet_loss, pair_statistics
+from .losses import batch_triplet_loss, gather, pair_statistics
 
 
 @register(META_ARCH_REGISTRY)
@@ -26,6 +26,7 @@ class VV(Baseline):
         hard_mining: batch-hard triplets; False: batch-weighted.
         margin: of the triplet loss; 0: the soft margin.
         scale: weight of the loss.
+        gather: the loss is over the images of all processes.
         kwargs: backbone, pixel_mean and pixel_std, as Baseline takes them.
     """
 
@@ -38,11 +39,12 @@ class VV(Baseline):
         hard_mining: bool,
         margin: float,
         scale: float,
+        gather: bool = False,
         **kwargs: Any,
     ) -> None:
         heads = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(feat_dim, embedding_dim))
         super().__init__(heads=heads, **kwargs)
-        self.hard_mining, self.margin, self.scale = hard_mining, margin, scale
+        self.hard_mining, self.margin, self.scale, self.gather = hard_mining, margin, scale, gather
 
     @classmethod
     def from_config(cls, cfg: Any) -> Dict[str, Any]:
@@ -55,6 +57,7 @@ class VV(Baseline):
             "hard_mining": triplet.HARD_MINING,
             "margin": triplet.MARGIN,
             "scale": triplet.SCALE,
+            "gather": triplet.GATHER,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
@@ -65,7 +68,9 @@ class VV(Baseline):
         if not self.training:
             return embeddings
         targets = batched_inputs["targets"]
-        statistics = pair_statistics(embeddings, targets)
+        statistics = pair_statistics(*gather(embeddings.detach(), targets))
         get_event_storage().put_scalars(**{name: float(value) for name, value in statistics.items()})
+        if self.gather:
+            embeddings, targets = gather(embeddings, targets)
         loss = batch_triplet_loss(embeddings, targets, hard=self.hard_mining, margin=self.margin)
         return {"loss_triplet": self.scale * loss}

@@ -2,8 +2,18 @@
 
 from .filters import Filter
 from .gallery import Gallery
-from .index import HNSW, IVFPQ, Flat
+from .kinds import HNSW, IVFPQ, Flat
 from .neighbours import Neighbours
-from .opening import create_gallery, open_gallery
+from .opening import create_gallery, open_gallery, open_images
 
-__all__ = ["HNSW", "IVFPQ", "Filter", "Flat", "Gallery", "Neighbours", "create_gallery", "open_gallery"]
+__all__ = [
+    "HNSW",
+    "IVFPQ",
+    "Filter",
+    "Flat",
+    "Gallery",
+    "Neighbours",
+    "create_gallery",
+    "open_gallery",
+    "open_images",
+]

@@ -38,6 +38,15 @@ class AbstractGallery(ABC):
         """Names the weights of the vectors."""
         return self.meta["fingerprint"]
 
+    def _repr_html_(self) -> str:
+        from ..notebook import card, grid
+
+        views, counts = np.unique(self.rows().columns["views"], return_counts=True)
+        facts = [("rows", f"{len(self):,}"), ("dimensions", self.dim), ("index", getattr(self, "index", ""))]
+        cells = [(view or "unknown", f"{count:,}") for view, count in zip(views.tolist(), counts.tolist())]
+        title = type(self).__name__
+        return card(title, [*facts, *sorted(self.meta.items())], grid(("view", "rows"), cells))
+
     @abstractmethod
     def rows(self, ids: Any = None) -> Rows:
         """Rows of these ids, in their order, or all.
@@ -208,7 +217,7 @@ class AbstractGallery(ABC):
                 itself[:, -1] |= ~itself.any(axis=1)  # the filter has left it out: drop the farthest
                 slots, scores = (a[~itself].reshape(len(members), -1) for a in (slots, scores))
             parts.append(gather(rows, slots, np.float32(1) - scores, names[members]))
-        return join(parts, np.argsort(order, kind="stable"))
+        return join(parts, np.argsort(order, kind="stable"), self.meta.get("root", ""))
 
     def _check(self, table: FeatureTable, fingerprint: Optional[str]) -> None:
         word = provenance(table, fingerprint)

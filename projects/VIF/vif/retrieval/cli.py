@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+_ONLY = {"features": ("split", "rows", "root"), "images": ("config_file", "weights", "onnx", "set")}
+
 
 def _index(args: argparse.Namespace) -> None:
     from ..errors import ConfigError
     from .labels import read_labels
     from .opening import create_gallery, is_milvus, open_gallery
 
+    _refuse_strays(args, "images" if args.images else "features")
     for name in ("index", "overwrite"):
         if args.add and getattr(args, name):
             raise ConfigError(f"--{name} makes a gallery; leave it out with --add.")
@@ -42,6 +45,7 @@ def _search(args: argparse.Namespace) -> None:
     from .filters import Filter
     from .opening import open_gallery
 
+    _refuse_strays(args, next(name for name in ("images", "features", "ids") if getattr(args, name)))
     if args.ids and args.query_camid is not None:
         raise ConfigError(
             "--query-camid is for images and features; a row of the gallery has its own camera."
@@ -64,6 +68,16 @@ def _search(args: argparse.Namespace) -> None:
     print(found)
     if args.json:
         write_json(args.json, found.to_json())
+
+
+def _refuse_strays(args: argparse.Namespace, source: str) -> None:
+    """Options of another source than the one that is named would change nothing."""
+    from ..errors import ConfigError
+
+    for owner, names in _ONLY.items():
+        stray = [name for name in names if owner != source and getattr(args, name, None)]
+        if stray:
+            raise ConfigError(f"--{stray[0].replace('_', '-')} is for --{owner}; leave it out.")
 
 
 def _read_images(args: argparse.Namespace) -> Any:

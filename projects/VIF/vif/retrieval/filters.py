@@ -18,10 +18,10 @@ class Filter:
         since: seconds since 1970; rows at this time or later. Rows without a time never pass a time.
         until: rows before this time.
         ids: ids of rows.
-        other_cameras: not the query's own camera.
+        other_cameras: not the query's own camera; rows of an unknown camera pass.
 
     Raises:
-        ConfigError: a text where a list is expected, or a time range that holds no time.
+        ConfigError: no list, values of another type, or a time range that holds no time.
     """
 
     camids: Optional[Sequence[int]] = None
@@ -32,13 +32,19 @@ class Filter:
     other_cameras: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("camids", "views", "ids"):
+        for name, kinds, what in (
+            ("camids", "iu", "integers"),
+            ("views", "U", "texts"),
+            ("ids", "iu", "integers"),
+        ):
             value = getattr(self, name)
             if isinstance(value, (str, bytes)) or (value is not None and np.ndim(value) != 1):
                 raise ConfigError(f"Filter: {name}={value!r} is no list; write [{value!r}].")
+            if value is not None and len(value) and np.asarray(value).dtype.kind not in kinds:
+                raise ConfigError(f"Filter: {name}={value!r} must be {what}.")
         for name in ("since", "until"):
             value = getattr(self, name)
-            if value is not None and not np.isfinite(value):
+            if value is not None and (isinstance(value, str) or not np.isfinite(value)):
                 raise ConfigError(f"Filter: {name}={value!r} is no time; leave it out for an open end.")
         if self.since is not None and self.until is not None and self.since >= self.until:
             raise ConfigError(
@@ -48,7 +54,9 @@ class Filter:
     @property
     def empty(self) -> bool:
         """Whether every row passes."""
-        return self == Filter()
+        return not self.other_cameras and all(
+            condition is None for condition in (self.camids, self.views, self.since, self.until, self.ids)
+        )
 
     def mask(self, ids: np.ndarray, columns: Mapping[str, np.ndarray], camid: Optional[int]) -> np.ndarray:
         """(N,) bool: rows that pass for a query of camera `camid` (used by `other_cameras` only)."""

@@ -1,8 +1,7 @@
 """Gallery: images to search in, their vectors and what is known of them, in memory and in a folder."""
 
 import os
-from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Mapping, Optional, Sequence, Union
 
 import numpy as np
 
@@ -10,36 +9,14 @@ from ..errors import ConfigError, DataError
 from ..features import FeatureTable
 from . import store
 from .base import AbstractGallery, Found
-from .exact import exact_search
 from .filters import Filter
-from .index import Flat, Kind, Searcher, choose, gpus, kind_from_json, kind_to_json, parse_kind
-from .rows import (
-    COLUMNS,
-    Rows,
-    check_new,
-    empty_rows,
-    positions,
-    provenance,
-)
+from .kinds import Flat, Kind, choose, kind_from_json, kind_to_json, parse_kind
+from .rows import COLUMNS, Rows, check_new, empty_rows, positions, provenance
+from .searcher import Searcher, gpus
+from .state import State
 
-# a filter that leaves fewer rows than this, or than a tenth, is searched exactly
-EXACT_ROWS = 20_000
 # removed rows and rows that came after the index was built: at this share of all the index is built again
 STALE_SHARE = 0.25
-
-
-@dataclass(frozen=True, eq=False)
-class _State:
-    """All that a search reads; replaced as a whole, never changed. `searcher` covers the first rows."""
-
-    rows: Rows
-    alive: np.ndarray  # (N,) bool, False for removed rows
-    kind: Kind
-    searcher: Optional[Searcher]
-
-    @property
-    def indexed(self) -> int:
-        return self.searcher.rows if self.searcher else 0
 
 
 class Gallery(AbstractGallery):
@@ -51,7 +28,7 @@ class Gallery(AbstractGallery):
     Args:
         dim: D.
         fingerprint: names the weights that make the vectors.
-        index: "auto" (by size, see `vif.retrieval.index.choose`), "flat", "hnsw", "ivfpq", or one of
+        index: "auto" (by size, see `vif.retrieval.kinds.choose`), "flat", "hnsw", "ivfpq", or one of
             `Flat`, `HNSW`, `IVFPQ` with its parameters.
         meta: text by name, such as "root", the folder that paths are relative to.
 
@@ -75,7 +52,7 @@ class Gallery(AbstractGallery):
         super().__init__(dim, {**(meta or {}), "fingerprint": fingerprint})
         self._chosen = parse_kind(index)  # None: by size
         self._folder, self._version = "", ""
-        self._state = _State(empty_rows(dim), np.zeros(0, dtype=bool), self._chosen or Flat(), None)
+        self._state = State(empty_rows(dim), np.zeros(0, dtype=bool), self._chosen or Flat(), None)
 
     @classmethod
     def build(
@@ -124,7 +101,7 @@ class Gallery(AbstractGallery):
                 searcher = Searcher(kind, index, rows.vectors[:indexed])
             elif isinstance(kind, Flat):
                 searcher = Searcher.build(kind, rows.vectors)
-            gallery._state = _State(rows, alive, kind, searcher)
+            gallery._state = State(rows, alive, kind, searcher)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"gallery {folder!r} is not whole ({error}); restore it, or build it again."
@@ -148,7 +125,7 @@ class Gallery(AbstractGallery):
 
     def rows(self, ids: Any = None) -> Rows:
         """Rows of these ids, in their order, or all in the order they came."""
-        alive = self._alive(self._state)
+        alive = self._state.alive_rows()
         return alive if ids is None else alive.take(positions(alive.ids, ids))
 
     def remove(self, ids: Any) -> None:
@@ -171,10 +148,10 @@ class Gallery(AbstractGallery):
         """
         with self._writer:
             chosen = self._chosen if index is None else parse_kind(index)
-            rows = self._alive(self._state)
+            rows = self._state.alive_rows()
             kind = chosen or choose(len(rows))
             searcher = Searcher.build(kind, rows.vectors)
-            self._state = _State(rows, np.ones(len(rows), dtype=bool), kind, searcher)
+            self._state = State(rows, np.ones(len(rows), dtype=bool), kind, searcher)
             self._chosen = chosen
 
     def save(self, folder: Optional[str] = None, overwrite: bool = False) -> None:
@@ -222,18 +199,11 @@ class Gallery(AbstractGallery):
     def _replace(self, rows: Rows) -> None:
         self._append(self._without(rows.ids), rows)
 
-    def _snapshot(self) -> _State:
+    def _snapshot(self) -> State:
         return self._state
 
-    def _nearest(self, snapshot: _State, vectors: np.ndarray, k: int, where: Filter, camid: int) -> Found:
-        rows, keep = snapshot.rows, snapshot.alive
-        if not where.empty:
-            keep = keep & where.mask(rows.ids, rows.columns, camid)
-        width = min(k, len(rows))
-        return (*_find(snapshot, vectors, max(1, width), None if keep.all() else keep), rows)
-
-    def _alive(self, state: _State) -> Rows:
-        return state.rows if state.alive.all() else state.rows.take(np.flatnonzero(state.alive))
+    def _nearest(self, snapshot: State, vectors: np.ndarray, k: int, where: Filter, camid: int) -> Found:
+        return (*snapshot.find(vectors, k, where, camid), snapshot.rows)
 
     def _without(self, ids: Any) -> np.ndarray:
         alive = np.flatnonzero(self._state.alive)
@@ -248,7 +218,7 @@ class Gallery(AbstractGallery):
             check_new(more, rows.ids[alive], rows.columns["paths"][alive])
             rows = rows.followed_by(more)
             alive = np.concatenate([alive, np.ones(len(more), dtype=bool)])
-        self._state = _State(rows, alive, state.kind, state.searcher)
+        self._state = State(rows, alive, state.kind, state.searcher)
         stale = int((~alive).sum())
         kind = self._chosen or choose(len(self))
         if not isinstance(kind, Flat) or gpus():
@@ -259,28 +229,3 @@ class Gallery(AbstractGallery):
             except BaseException:  # all of the change or none of it
                 self._state = state
                 raise
-
-
-def _find(
-    state: _State, queries: np.ndarray, k: int, keep: Optional[np.ndarray]
-) -> Tuple[np.ndarray, np.ndarray]:
-    """Cosines and positions (Q, k) of the nearest rows that are kept."""
-    rows = state.rows
-    count = len(rows) if keep is None else int(keep.sum())
-    slots = None if keep is None else np.flatnonzero(keep)
-    few = keep is not None and count < max(EXACT_ROWS, len(rows) / 10)
-    if state.searcher is None or few:
-        return exact_search(queries, rows.vectors, rows.ids, k, slots)
-    indexed = state.indexed
-    kept = None if keep is None or keep[:indexed].all() else keep[:indexed]
-    scores, found = state.searcher.search(queries, rows.vectors, rows.ids, k, kept)
-    tail = np.arange(indexed, len(rows)) if keep is None else indexed + np.flatnonzero(keep[indexed:])
-    if len(tail):
-        more_scores, more = exact_search(queries, rows.vectors, rows.ids, k, tail)
-        scores, found = np.hstack([scores, more_scores]), np.hstack([found, more])
-        order = np.lexsort((rows.ids[found], -scores), axis=1)[:, :k]
-        scores, found = (np.take_along_axis(a, order, axis=1) for a in (scores, found))
-    short = (found[:, : min(k, count)] < 0).any(axis=1)  # an index that gave up early
-    if short.any():
-        scores[short], found[short] = exact_search(queries[short], rows.vectors, rows.ids, k, slots)
-    return scores, found

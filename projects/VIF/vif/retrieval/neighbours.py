@@ -12,6 +12,8 @@ import numpy as np
 from .rows import Rows
 
 _SHOWN = 5  # queries that a print shows
+_SHOWN_IMAGES = 10  # of each query, in a notebook
+_THUMBNAIL = (96, 80)  # pixels of height, JPEG quality
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +26,14 @@ class Neighbours:
         columns: (Q, K) arrays by name, the rows' metadata: ``paths``, ``pids``, ``camids``, ``views``,
             ``times``, ...; empty, -1 or NaN where unknown, and where the id is -1.
         queries: (Q,) str, what the queries are called; "" where nothing is known.
+        root: folder that paths are relative to, "" where it is not known; a notebook shows images below it.
     """
 
     ids: np.ndarray
     distances: np.ndarray
     columns: Dict[str, np.ndarray] = field(default_factory=dict)
     queries: np.ndarray = field(default_factory=lambda: np.full(0, ""))
+    root: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,12 +62,26 @@ class Neighbours:
     def _repr_html_(self) -> str:
         from html import escape
 
-        return self._tables("html", "<p>{}</p>{}", escape)
+        from ..report.crops import Crops
+
+        crops = Crops([self.root] if self.root else [])
+        return self._tables("html", "<p>{}</p>{}", escape, crops)
 
     def _name(self, query: int) -> str:
         return str(self.queries[query]) or f"query {query}"
 
-    def _tables(self, style: str, form: str, escape: Any = str) -> str:
+    def _strip(self, rows: List[Dict[str, Any]], crops: Any) -> str:
+        """HTML of the images that can be read below the root."""
+        from ..notebook import thumbnail
+
+        pictures = []
+        for row in rows[:_SHOWN_IMAGES]:
+            uri = crops.uri(row.get("path") or "", *_THUMBNAIL)
+            words = f"{row['rank']}: {row['distance']:.4f}"
+            pictures += [thumbnail(uri, f"neighbour {words}", words)] if uri else []
+        return "".join(pictures)
+
+    def _tables(self, style: str, form: str, escape: Any = str, crops: Any = None) -> str:
         from tabulate import tabulate
 
         parts = []
@@ -76,7 +94,8 @@ class Neighbours:
                 if rows
                 else "no row passes the filter"
             )
-            parts.append(form.format(escape(self._name(query)), table))
+            strip = "" if crops is None else self._strip(rows, crops)
+            parts.append(form.format(escape(self._name(query)), strip + table))
         if len(self) > _SHOWN:
             parts.append(f"... and {len(self) - _SHOWN} further queries")
         return "\n\n".join(parts)
@@ -96,7 +115,7 @@ def gather(rows: Rows, slots: np.ndarray, distances: np.ndarray, queries: np.nda
     return Neighbours(ids, np.where(found, distances, np.float32(np.inf)), columns, queries)
 
 
-def join(parts: List[Neighbours], order: np.ndarray) -> Neighbours:
+def join(parts: List[Neighbours], order: np.ndarray, root: str = "") -> Neighbours:
     """Parts one after another, then put in this order; a column that a part lacks is empty there."""
     names = dict.fromkeys(name for part in parts for name in part.columns)
     columns = {
@@ -107,7 +126,7 @@ def join(parts: List[Neighbours], order: np.ndarray) -> Neighbours:
         np.concatenate([getattr(part, name) for part in parts])[order]
         for name in ("ids", "distances", "queries")
     )
-    return Neighbours(ids, distances, columns, queries)
+    return Neighbours(ids, distances, columns, queries, root)
 
 
 def _singular(name: str) -> str:

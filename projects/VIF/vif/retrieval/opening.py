@@ -1,11 +1,15 @@
 """Galleries by address: a folder, a file of Milvus Lite, or a Milvus server."""
 
+import logging
 import os
 from typing import Any
 
+from ..errors import DataError
 from ..features import FeatureTable
 from .base import AbstractGallery
 from .gallery import Gallery
+
+logger = logging.getLogger(__name__)
 
 
 def is_milvus(uri: str) -> bool:
@@ -30,6 +34,26 @@ def open_gallery(uri: str, **milvus: Any) -> AbstractGallery:
     from .milvus import MilvusGallery
 
     return MilvusGallery(uri, **milvus)
+
+
+def open_images(predictor: Any, folder: str, **options: Any) -> Gallery:
+    """A gallery, in memory, of all images below a folder; those that cannot be used are logged as warnings.
+
+    Args:
+        predictor: a `vif.Predictor`.
+        folder: also where a notebook finds the images that a search shows.
+        options: of `Gallery.build`.
+
+    Raises:
+        DataError: there is no such folder, or no image in it that can be used.
+    """
+    table, failures = predictor.folder(folder)
+    for failure in failures:
+        logger.warning("%s", failure)
+    if not len(table):
+        raise DataError(f"none of the {len(failures)} images below {folder!r} could be used.")
+    table.meta["root"] = os.path.abspath(folder)
+    return Gallery.build(table, **options)
 
 
 def create_gallery(uri: str, table: FeatureTable, overwrite: bool = False, **options: Any) -> AbstractGallery:

@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterator, Tuple
 import numpy as np
 
 from ..errors import DataError
-from ..files import write_json
+from ..files import sync_folder, write_json
 
 FORMAT = "vif-gallery-1"
 MANIFEST = "manifest.json"
@@ -65,7 +65,6 @@ def write(folder: str, arrays: Dict[str, np.ndarray], index: Any, header: Dict[s
             version = f"v{number:06d}-{secrets.token_hex(4)}"
             files = _write_version(os.path.join(folder, version), arrays, index)
             write_json(_manifest(folder), {"format": FORMAT, "version": version, **header, "files": files})
-            _sync_folder(folder)
             _clean(folder, version)
     except OSError as error:
         raise DataError(
@@ -153,22 +152,34 @@ def _read_index(path: str) -> Any:
 
 
 def _write_version(folder: str, arrays: Dict[str, np.ndarray], index: Any) -> Dict[str, Any]:
+    """Write all files of a version, or leave nothing of it."""
     os.mkdir(folder)
-    for name, array in arrays.items():
-        with open(os.path.join(folder, f"{name}.npy"), "wb") as file:
-            np.save(file, array, allow_pickle=False)
-    if index is not None:
-        from .exact import import_faiss
-
-        import_faiss().write_index(index, os.path.join(folder, "index.faiss"))
-    files = {}
-    for name in sorted(os.listdir(folder)):
-        path = os.path.join(folder, name)
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
-        files[name] = {"bytes": os.path.getsize(path), "sha256": _sha256(path)}
-    _sync_folder(folder)
+    try:
+        for name, array in arrays.items():
+            with open(os.path.join(folder, f"{name}.npy"), "wb") as file:
+                np.save(file, array, allow_pickle=False)
+        if index is not None:
+            _write_index(index, os.path.join(folder, "index.faiss"))
+        files = {}
+        for name in sorted(os.listdir(folder)):
+            path = os.path.join(folder, name)
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+            files[name] = {"bytes": os.path.getsize(path), "sha256": _sha256(path)}
+        sync_folder(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return files
+
+
+def _write_index(index: Any, path: str) -> None:
+    from .exact import import_faiss
+
+    try:
+        import_faiss().write_index(index, path)
+    except RuntimeError as error:  # FAISS's word for a full disk
+        raise OSError(str(error)) from error
 
 
 def _clean(folder: str, version: str) -> None:
@@ -202,15 +213,6 @@ def _locked(folder: str) -> Iterator[None]:
         except BlockingIOError:
             raise DataError(f"another process is saving the gallery {folder!r}; wait for it.") from None
         yield
-
-
-def _sync_folder(folder: str) -> None:
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _sha256(path: str) -> str:

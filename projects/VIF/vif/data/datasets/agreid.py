@@ -12,7 +12,7 @@ from ...errors import DataError
 from ...records import AERIAL, CCTV, GROUND, WEARABLE, ImageRecord
 from .checks import Splits, check_splits
 from .counts import warn_counts
-from .tree import Layout, ListedFiles, find_root, scan_images
+from .tree import Layout, ListedFiles, find_beside, find_root, scan_images
 
 V1_VIEWS = {0: AERIAL, 3: GROUND}
 V2_VIEWS = {0: AERIAL, 2: WEARABLE, 3: CCTV}
@@ -101,7 +101,7 @@ def read_agreidv1(root: str) -> Splits:
         split: sorted(
             record
             for folder, camera in folders.items()
-            for record in _read_folder(os.path.join(home, folder), V1_VIEWS, camera)
+            for record in _read_folder(home, folder, V1_VIEWS, camera)
         )
         for split, folders in _V1_FOLDERS.items()
     }
@@ -121,7 +121,7 @@ def read_agreidv2(root: str) -> Splits:
         DataError: missing or malformed; names the folder, file or line and the remedy.
     """
     home = find_root(root, AGREIDV2)
-    splits: Splits = {"train": _read_folder(os.path.join(home, "train_all"), V2_VIEWS, None)}
+    splits: Splits = {"train": _read_folder(home, "train_all", V2_VIEWS, None)}
     files = ListedFiles(home)
     for protocol, list_name in LISTS.items():
         sides = _read_list(_find_list(home, list_name), files)
@@ -147,17 +147,17 @@ def _record(path: str, where: str, views: Dict[int, str], camera: Optional[int])
     return ImageRecord(path, label.pid, label.camid, views[label.camid])
 
 
-def _read_folder(folder: str, views: Dict[int, str], camera: Optional[int]) -> List[ImageRecord]:
-    paths = [os.path.join(folder, relative) for relative in scan_images(folder)]
+def _read_folder(home: str, name: str, views: Dict[int, str], camera: Optional[int]) -> List[ImageRecord]:
+    folder = os.path.join(home, name)
+    paths = [os.path.join(folder, relative) for relative in scan_images(folder, home)]
     return [_record(path, repr(path), views, camera) for path in paths]
 
 
 def _find_list(home: str, name: str) -> str:
     """The published download unpacks its lists one folder above the images."""
-    tried = [os.path.join(home, name), os.path.join(os.path.dirname(home), name)]
-    for path in tried:
-        if os.path.isfile(path):
-            return path
+    found, tried = find_beside(home, name)
+    if found:
+        return found
     raise DataError(
         f"AGReIDv2 at {home} lacks the list {name} (looked for {' and '.join(tried)}); it comes with the "
         "data set and defines a protocol: put it there."

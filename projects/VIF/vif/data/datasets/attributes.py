@@ -18,7 +18,7 @@ from ...errors import DataError
 from .agreid import AGREIDV1, AGREIDV2
 from .cargo import SYNTHAG
 from .checks import SHOWN
-from .tree import Layout, find_root
+from .tree import Layout, find_beside, find_root
 
 PARTS = ("train", "test")
 INDEX = "image_index"
@@ -70,19 +70,18 @@ def find_attributes(dataset: str, root: str, path: str = "") -> str:
         DataError: it is not there, or the data set has none.
     """
     if path:
-        tried = [path]
+        found, tried = (path if os.path.isfile(path) else None), [path]
     elif dataset in FILES:
         layout, name = FILES[dataset]
         home = find_root(root, layout)
-        tried = [os.path.join(folder, name) for folder in (home, os.path.dirname(home))]
+        found, tried = find_beside(home, name)
     else:
         raise DataError(
             f"{dataset} comes without attributes; {', '.join(FILES)} have them. Annotate it in a file of "
             "their form and name that in DATASETS.ATTRIBUTES, or train a system that reads none."
         )
-    for file in tried:
-        if os.path.isfile(file):
-            return file
+    if found:
+        return found
     remedy = (
         f"write it with `vif synth`, called once more as for {dataset}'s images"
         if dataset == "SynthAG"

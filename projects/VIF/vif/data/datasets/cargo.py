@@ -81,17 +81,17 @@ def read_synthag(root: str) -> Splits:
 
 def _read(data_root: str, layout: Layout) -> Splits:
     root = find_root(data_root, layout)
-    splits = {split: _read_split(os.path.join(root, split)) for split in SPLITS}
+    splits = {split: _read_split(os.path.join(root, split), root) for split in SPLITS}
     check_splits(f"{layout.name} at {root}", splits, SPLITS)
     if layout is CARGO:
         warn_counts(layout.name, root, splits)
     return splits
 
 
-def _read_split(folder: str) -> List[ImageRecord]:
+def _read_split(folder: str, root: str) -> List[ImageRecord]:
     records = []
     prefix = os.path.join(folder, "")
-    for relative in scan_images(folder):
+    for relative in scan_images(folder, root):
         path = prefix + relative
         parent, _, name = relative.rpartition("/")
         try:

@@ -108,7 +108,13 @@ def _numbered(manifest: str, column: str, words: Set[str]) -> Dict[str, int]:
             f"{manifest}: {column} {negative[0]} is negative; remove junk images, number the others from 0."
         )
     if all(_NUMBER.fullmatch(word) for word in words):
-        return {word: int(word) for word in words}
+        numbers: Dict[int, str] = {}
+        for word in sorted(words):
+            if numbers.setdefault(int(word), word) != word:
+                raise DataError(
+                    f"{manifest}: {column} {numbers[int(word)]!r} and {word!r} are one number; choose one."
+                )
+        return {word: number for number, word in numbers.items()}
     return {word: number for number, word in enumerate(sorted(words))}
 
 

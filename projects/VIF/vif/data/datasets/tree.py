@@ -3,7 +3,7 @@
 import ntpath
 import os
 import stat
-from typing import Dict, Iterator, List, NamedTuple, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from ...errors import DataError
 
@@ -60,27 +60,67 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini", "__macosx")
 
 
-def scan_images(folder: str) -> List[str]:
+def scan_images(folder: str, root: str) -> List[str]:
     """Sorted paths, relative to `folder` with "/" between, of its images (.jpg, .jpeg, .png; not opened).
 
+    The ending alone makes an image: what is no file, or a link to nothing, is listed too and found when it is
+    read, so that no image goes missing in silence.
+
+    Args:
+        folder: where to look.
+        root: the data set's folder, which no link may leave; may itself be a link, or below one.
+
     Raises:
-        DataError: a folder cannot be listed.
+        DataError: a folder cannot be listed, or a link leaves the root.
     """
-    return sorted(_walk(folder, "", 0))
+    real_root = os.path.realpath(root)
+    _check_link(folder, real_root, root)
+    return sorted(_walk(folder, "", 0, real_root, root))
 
 
-def _walk(folder: str, prefix: str, depth: int) -> Iterator[str]:
+def _walk(folder: str, prefix: str, depth: int, real_root: str, root: str) -> Iterator[str]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if is_junk(entry.name):
                     continue
-                if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
+                image = entry.name.lower().endswith(IMAGE_SUFFIXES)
+                deeper = not image and depth < MAX_DEPTH and entry.is_dir()
+                if (image or deeper) and entry.is_symlink():
+                    _check_link(entry.path, real_root, root)
+                if image:
                     yield prefix + entry.name
-                elif depth < MAX_DEPTH and entry.is_dir():
-                    yield from _walk(entry.path, f"{prefix}{entry.name}/", depth + 1)
+                elif deeper:
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/", depth + 1, real_root, root)
     except OSError as e:
         raise DataError(f"Folder {folder} cannot be read ({e.strerror}); check its permissions.") from e
+
+
+def find_beside(home: str, name: str) -> Tuple[Optional[str], List[str]]:
+    """A file of this name in a data set's folder or one up, and all the paths tried.
+
+    Raises:
+        DataError: it is a link out of both.
+    """
+    folders = (home, os.path.dirname(home))
+    tried = [os.path.join(folder, name) for folder in folders]
+    found = next((path for path in tried if os.path.isfile(path)), None)
+    if found and not any(is_inside(found, os.path.realpath(folder)) for folder in folders):
+        raise DataError(f"{found!r} leaves {home} and its parent through a symbolic link; copy it there.")
+    return found, tried
+
+
+def is_inside(path: str, real_root: str) -> bool:
+    """Whether a path, its links followed, is at or below a folder without links."""
+    return os.path.join(os.path.realpath(path), "").startswith(os.path.join(real_root, ""))
+
+
+def _check_link(path: str, real_root: str, root: str) -> None:
+    if not is_inside(path, real_root):
+        raise DataError(
+            f"{path!r} leaves {root} through a symbolic link; copy what it points to there. Only the data "
+            "set's folder as a whole may be a link."
+        )
 
 
 class ListedFiles:
@@ -131,11 +171,8 @@ class ListedFiles:
 
     def _stays_inside(self, path: str, is_link: bool) -> bool:
         if is_link:
-            return self._is_under(os.path.realpath(path))
+            return is_inside(path, self._real_root)
         folder = os.path.dirname(path)  # resolved once a folder: realpath costs more than reading a line
         if folder not in self._inside:
-            self._inside[folder] = self._is_under(os.path.realpath(folder))
+            self._inside[folder] = is_inside(folder, self._real_root)
         return self._inside[folder]
-
-    def _is_under(self, real_path: str) -> bool:
-        return os.path.join(real_path, "").startswith(os.path.join(self._real_root, ""))

@@ -1,18 +1,21 @@
 """Image files as uint8 RGB arrays (H, W, 3)."""
 
+import errno
 import io
 import os
+import stat
 import warnings
 from typing import Optional, Union
 
 import cv2
 import numpy as np
 
-from vif.errors import DataError
+from vif.errors import DataError, UnreadableImage
 
 PathLike = Union[str, "os.PathLike[str]"]
 
 _FAST_PIXELS = 2**24  # larger JPEGs take Pillow's way, which knows about decompression bombs
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # the machine is at its limits, the image is not bad
 # JPEG markers: start of frame, baseline and progressive; those that carry no length; the scan
 _FRAMES = (0xC0, 0xC1, 0xC2)
 _SCAN = 0xDA
@@ -31,8 +34,9 @@ def read_image(path: PathLike) -> np.ndarray:
         uint8 (H, W, 3), RGB.
 
     Raises:
-        DataError: the file is missing, empty, cut short, no image, or has so many pixels that Pillow takes it
-            for a decompression bomb; names the file.
+        UnreadableImage: the file is missing, no regular file, empty, cut short, no image, or has so many
+            pixels that Pillow takes it for a decompression bomb; names the file.
+        DataError: the machine has no memory or file descriptor left.
     """
     return _decode_pillow(_read_bytes(path), path)
 
@@ -53,19 +57,36 @@ def read_image_fast(path: PathLike) -> np.ndarray:
 
 def _read_bytes(path: PathLike) -> bytes:
     try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise DataError(
-            f"cannot read image {path}: {error.strerror}; check the path and the data set's root folder"
+        with open(path, "rb", opener=_open_at_once) as file:
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            data = file.read() if regular else b""
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or error
+        if getattr(error, "errno", None) in _EXHAUSTED:
+            raise DataError(f"cannot read image {shown(path)}: {reason}, of which it is no fault") from error
+        raise UnreadableImage(
+            f"cannot read image {shown(path)}: {reason}; check the path and the data set's root folder"
         ) from error
+    if not regular:
+        raise UnreadableImage(f"image {shown(path)} is no regular file; take it out")
     if not data:
-        raise DataError(f"image {path} is an empty file; copy it again from its source")
+        raise UnreadableImage(f"image {shown(path)} is an empty file; copy it again from its source")
     return data
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting: a pipe that nobody writes to would stop the run for ever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def shown(path: PathLike) -> str:
+    """A path on one line, escaped where it holds line breaks or what cannot be printed."""
+    text = os.fspath(path)
+    return text if text.isprintable() else repr(text)
+
+
 def _decode_pillow(data: bytes, path: PathLike) -> np.ndarray:
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -73,9 +94,19 @@ def _decode_pillow(data: bytes, path: PathLike) -> np.ndarray:
             image = Image.open(io.BytesIO(data))
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"image {path} is too large to be a photo of a person: {error}") from error
+        raise UnreadableImage(
+            f"image {shown(path)} is too large to be a photo of a person: {error}"
+        ) from error
+    except MemoryError as error:
+        raise DataError(f"no memory to decode image {shown(path)}") from error
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(
+            f"image {shown(path)} cannot be decoded (no image of a known format); replace it or take it out"
+        ) from error
     except Exception as error:  # Pillow's plugins raise SyntaxError, struct.error, ValueError, OSError, ...
-        raise DataError(f"image {path} cannot be decoded ({error}); replace it or take it out") from error
+        raise UnreadableImage(
+            f"image {shown(path)} cannot be decoded ({error}); replace it or take it out"
+        ) from error
 
 
 def _decode_opencv(data: bytes) -> Optional[np.ndarray]:

@@ -1,22 +1,20 @@
-"""Index kinds: how candidates are found. What comes out is ranked by its exact cosine (`exact.rank`).
+"""Index kinds: how candidates are found. A kind is a small frozen dataclass of its parameters.
 
-An index covers the first rows of a gallery and never changes once it is built, so any number of threads may
-search it. A kind is a small frozen dataclass of its parameters; `KINDS` lists them by name.
+`KINDS` lists them by name; `choose` takes one by size. `searcher.Searcher` searches what they build.
 """
 
-import threading
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Dict, Optional, Tuple, Type, Union
+from typing import Any, ClassVar, Dict, Optional, Type, Union
 
 import numpy as np
 
 from ..errors import ConfigError
-from .exact import SPARE, exact_search, import_faiss, rank
+from .exact import SPARE, import_faiss
 
 # `choose`: up to here every row is looked at, then a graph, then codes that need an eighth of its memory
 FLAT_ROWS = 50_000
 HNSW_ROWS = 2_000_000
-_GPU_WIDTH = 2048  # most candidates that FAISS's GPU indices return
+_BLOCK = 65_536
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class HNSW:
         )
         index.hnsw.efConstruction = self.ef_construction
         index.train(np.ascontiguousarray(_sample(vectors, 100_000)))
-        _add(index, vectors)
+        add_vectors(index, vectors)
         return index
 
     def width(self, k: int) -> int:
@@ -101,7 +99,7 @@ class IVFPQ:
         index = faiss.IndexIVFPQ(quantizer, dim, lists, size, 8, faiss.METRIC_INNER_PRODUCT)
         index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1  # no warnings
         index.train(np.ascontiguousarray(_sample(vectors, max(65_536, 64 * lists))))
-        _add(index, vectors)
+        add_vectors(index, vectors)
         index.nprobe = self.probes  # copied to GPUs
         return index
 
@@ -159,107 +157,6 @@ def kind_from_json(content: Dict[str, Any]) -> Kind:
     return cls(**numbers)
 
 
-class Searcher:
-    """An index of a gallery's first rows, on the CPU and, where there are GPUs, on them too.
-
-    Several GPUs hold a share of the rows each. They take one call at a time and no selector: filtered
-    searches and graphs stay on the CPU.
-
-    Args:
-        kind: what was built.
-        index: FAISS index on the CPU; None for `Flat`.
-        vectors: (N, D) rows that it covers.
-
-    Attributes:
-        rows: N.
-    """
-
-    def __init__(self, kind: Kind, index: Any, vectors: np.ndarray) -> None:
-        self.kind, self.index, self.rows = kind, index, len(vectors)
-        self._lock = threading.Lock()
-        self._gpu: Any = None if isinstance(kind, HNSW) else _to_gpus(kind, index, vectors)
-
-    @classmethod
-    def build(cls, kind: Kind, vectors: np.ndarray) -> Optional["Searcher"]:
-        """Index of (N, D) float32 vectors; None where `exact_search` on the CPU serves."""
-        if len(vectors) < kind.least():
-            return None
-        if isinstance(kind, Flat):
-            return cls(kind, None, vectors) if gpus() else None
-        return cls(kind, kind.build(vectors), vectors)
-
-    def search(
-        self, queries: np.ndarray, vectors: np.ndarray, ids: np.ndarray, k: int, keep: Optional[np.ndarray]
-    ) -> Tuple[np.ndarray, np.ndarray]:
-        """As `exact_search` on the first `rows` rows, exact for `Flat` only.
-
-        Args:
-            keep: (rows,) bool, rows to look at; None: all.
-        """
-        if isinstance(self.kind, Flat):
-            near = self._on_gpus if keep is None and k + SPARE <= _GPU_WIDTH else None
-            slots = None if keep is None else np.flatnonzero(keep)
-            return exact_search(queries, vectors[: self.rows], ids, k, slots, near)
-        width = min(self.kind.width(k), self.rows)
-        if keep is None and self._gpu is not None and width <= _GPU_WIDTH:
-            found = self._on_gpus(queries, width)[1]
-        else:
-            found = self._on_cpu(self.kind, queries, width, keep)
-        if width > k + SPARE:
-            found = _nearest_of(queries, vectors, found, k + SPARE)
-        if width < k:
-            found = np.pad(found, ((0, 0), (0, k - width)), constant_values=-1)
-        return rank(queries, vectors, ids, found, k)
-
-    def _on_cpu(
-        self, kind: Union[HNSW, IVFPQ], queries: np.ndarray, width: int, keep: Optional[np.ndarray]
-    ) -> np.ndarray:
-        selector, spread = None, 1.0
-        if keep is not None:
-            bits = np.packbits(keep, bitorder="little")
-            faiss = import_faiss()
-            selector = faiss.IDSelectorBitmap(len(keep), faiss.swig_ptr(bits))
-            spread = len(keep) / max(1, int(keep.sum()))
-        params = kind.parameters(width, selector, spread)
-        return np.asarray(self.index.search(queries, width, params=params)[1])
-
-    def _on_gpus(self, queries: np.ndarray, width: int) -> Tuple[np.ndarray, np.ndarray]:
-        with self._lock:
-            products, found = self._gpu.search(queries, min(width, self.rows))
-        return products, found
-
-
-def _nearest_of(queries: np.ndarray, vectors: np.ndarray, found: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the candidates (Q, C), those of the largest float32 products."""
-    best = np.empty((len(found), count), dtype=found.dtype)
-    for start in range(0, len(found), 256):  # a few MiB of vectors at a time
-        part = slice(start, start + 256)
-        products = np.matmul(vectors[found[part]], queries[part, :, None])[:, :, 0]
-        products[found[part] < 0] = -np.inf
-        order = np.argpartition(-products, count - 1, axis=1)[:, :count]
-        best[part] = np.take_along_axis(found[part], order, axis=1)
-    return best
-
-
-def gpus() -> int:
-    """GPUs that FAISS sees; 0 in a build for CPUs."""
-    return int(getattr(import_faiss(), "get_num_gpus", int)())
-
-
-def _to_gpus(kind: Union[Flat, IVFPQ], index: Any, vectors: np.ndarray) -> Any:
-    """A copy of the index on all GPUs, each with a share of the rows; None where there is no GPU."""
-    if not gpus():
-        return None
-    faiss = import_faiss()
-    if index is None:
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        _add(index, vectors)
-    options = faiss.GpuMultipleClonerOptions()
-    options.shard = True
-    options.useFloat16 = isinstance(kind, IVFPQ)  # its look-up tables, which are too large otherwise
-    return faiss.index_cpu_to_all_gpus(index, co=options)
-
-
 def _sample(vectors: np.ndarray, count: int) -> np.ndarray:
     """At most `count` rows, always the same."""
     if len(vectors) <= count:
@@ -267,6 +164,7 @@ def _sample(vectors: np.ndarray, count: int) -> np.ndarray:
     return vectors[np.sort(np.random.default_rng(0).choice(len(vectors), count, replace=False))]
 
 
-def _add(index: Any, vectors: np.ndarray) -> None:
-    for start in range(0, len(vectors), 65_536):
-        index.add(np.ascontiguousarray(vectors[start : start + 65_536]))
+def add_vectors(index: Any, vectors: np.ndarray) -> None:
+    """Add (N, D) float32 vectors, which may be memory-mapped, to a FAISS index."""
+    for start in range(0, len(vectors), _BLOCK):
+        index.add(np.ascontiguousarray(vectors[start : start + _BLOCK]))

@@ -1,0 +1,176 @@
+"""Checkpoints of a run on disk: which one to go on from, whether it is whole, which are old."""
+
+import logging
+import os
+import re
+import zipfile
+from typing import Any, Callable, Collection, Dict, List, NamedTuple, Optional, Tuple
+
+from ..errors import CheckpointError, DataError
+from ..weight_files import Weights, read_weights
+
+logger = logging.getLogger(__name__)
+
+LAST = "last_checkpoint"  # fastreid's file that names the newest checkpoint
+RESUME = "model_resume"  # the checkpoint between those of epochs; goes when a newer one is there
+_NAMES = re.compile(r"model_(\d{4,}|best|final|resume)\.pth")
+_NUMBERED = re.compile(r"model_(\d{4,})\.pth")
+
+
+class Found(NamedTuple):
+    """A checkpoint that was read and found whole."""
+
+    path: str
+    weights: Weights
+
+    @property
+    def position(self) -> Tuple[int, int]:
+        """(last epoch that is done, finished iterations or 0): how far the run had come."""
+        return int(self.weights.rest["epoch"]), int(self.weights.rest.get("run", {}).get("iteration", 0))
+
+
+def checkpoints(folder: str) -> List[str]:
+    """Paths of the files that have a checkpoint's name."""
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    return [os.path.join(folder, name) for name in names if _NAMES.fullmatch(name)]
+
+
+def named_last(folder: str) -> str:
+    """Path of the checkpoint that `last_checkpoint` names; empty without that file.
+
+    Raises:
+        DataError: the file is empty, torn, or names something outside the folder.
+    """
+    path = os.path.join(folder, LAST)
+    try:
+        with open(path, "rb") as f:
+            name = f.read(4096).decode("utf-8", "replace").strip()
+    except FileNotFoundError:
+        return ""
+    except OSError as e:
+        raise DataError(f"{path} cannot be read: {e.strerror}.") from e
+    target = os.path.join(folder, name)
+    inside = os.path.dirname(os.path.realpath(target)) == os.path.realpath(folder)
+    if not (name.endswith(".pth") and name == os.path.basename(name) and name.isprintable() and inside):
+        raise DataError(f"{path} names {name[:80]!r}, which is no checkpoint in this folder.")
+    return target
+
+
+def read(path: str, keys: Collection[str]) -> Found:
+    """Read a checkpoint and check it: every part's checksum, and the parts that a run needs.
+
+    Args:
+        path: of the file.
+        keys: parts beside the weights, e.g. optimizer.
+
+    Raises:
+        DataError: the file is missing, empty, cut off, changed, holds code, or is no checkpoint of a run.
+    """
+    if os.path.isfile(path) and os.path.getsize(path) == 0:
+        raise DataError(f"{path} is empty.")
+    if os.path.isfile(path) and zipfile.is_zipfile(path):
+        _check_sums(path)
+    weights = read_weights(path)
+    missing = [key for key in ("epoch", *keys) if key not in weights.rest]
+    if missing:
+        raise DataError(f"{path} is no checkpoint of this kind of run: it lacks {', '.join(missing)}.")
+    return Found(path, weights)
+
+
+def _check_sums(path: str) -> None:
+    """torch writes a checksum for each part of the archive, and does not look at it when it reads."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+    except Exception as e:  # zipfile has errors of many kinds for bytes that it does not understand
+        raise DataError(f"{path} is torn: {(str(e) or type(e).__name__).splitlines()[0]}.") from e
+    if changed is not None:
+        raise DataError(f"{path} is damaged: the checksum of {changed} is wrong.")
+
+
+def find(
+    folder: str, keys: Collection[str], accept: Callable[[Found], None] = lambda found: None
+) -> Optional[Found]:
+    """The checkpoint to go on from: the one in `last_checkpoint`, else the newest that is good.
+
+    Args:
+        folder: of the run.
+        keys: as `read` takes them.
+        accept: raises DataError for a checkpoint that is whole but of another run.
+
+    Returns:
+        None where the folder has no checkpoint at all.
+
+    Raises:
+        CheckpointError: there are some, and none is good; names each with the reason.
+    """
+    refused: Dict[str, str] = {}
+    last = ""
+    try:
+        last = named_last(folder)
+    except DataError as e:
+        refused[LAST] = str(e)
+    if last:
+        found = _try(last, keys, accept, refused)
+        if found is not None:
+            return found
+    best: Optional[Found] = None
+    for path in checkpoints(folder):
+        if path != last:
+            found = _try(path, keys, accept, refused)
+            if found is not None and (best is None or found.position > best.position):
+                best = found
+    for reason in refused.values():
+        logger.warning("Refused: %s", reason)
+    if best is not None:
+        why = "what is above was refused" if refused else f"there is no {LAST}"
+        logger.warning("The run goes on from %s: %s", best.path, why)
+    elif refused:
+        raise CheckpointError(
+            f"There is no checkpoint in {folder} to go on from: {' '.join(refused.values())} Put a good one "
+            "there, or start from the beginning, without --resume or in another OUTPUT_DIR."
+        )
+    return best
+
+
+def _try(
+    path: str, keys: Collection[str], accept: Callable[[Found], None], refused: Dict[str, str]
+) -> Optional[Found]:
+    try:
+        found = read(path, keys)
+        accept(found)
+    except DataError as e:
+        refused[path] = str(e)
+        return None
+    return found
+
+
+def thin(folder: str, keep: int) -> List[str]:
+    """Remove the oldest checkpoints of epochs, `model_0003.pth` and so on; best, final, last stay.
+
+    Args:
+        folder: of the run.
+        keep: how many stay; 0: all.
+
+    Returns:
+        Paths that were removed.
+    """
+    numbered = [path for path in checkpoints(folder) if _NUMBERED.fullmatch(os.path.basename(path))]
+    numbered.sort(key=lambda path: int(os.path.basename(path)[len("model_") : -len(".pth")]))
+    last = named_last(folder)
+    old = [path for path in numbered[: -keep or len(numbered)] if path != last] if keep else []
+    for path in old:
+        os.unlink(path)
+    return old
+
+
+def clear_partial(folder: str) -> None:
+    """Remove what a save that was killed left behind: hidden files that never took their name."""
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        if re.fullmatch(r"\.(model_\w+\.pth|last_checkpoint)\.\w+\.part", name):
+            os.unlink(os.path.join(folder, name))
+
+
+def plain(values: Any) -> Any:
+    """Tuples and lists as tuples, all the way down: what compares equal after a round trip."""
+    return tuple(plain(value) for value in values) if isinstance(values, (list, tuple)) else values

@@ -1,0 +1,389 @@
+"""Losses and gradients that are not finite, in real runs: stopped and reproduced, or left out and counted."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import vif
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from fastreid.utils import comm
+from fastreid.utils.events import EventStorage
+from vif.compat.step import StepTrainer
+from vif.errors import DataError, NonFiniteError
+from vif.nonfinite import Guard
+from vif.replay import read_report, rebuild_batch, replay
+
+from tests import fake_trees
+from tests.systems import small_cfg
+from tests.tiny import CONFIGS, TINY, tiny_cfg
+
+ROOT = Path(__file__).parents[2]
+BROKEN_CALLS = {3}  # counted over all runs of a test, from 0
+CALLS = []
+
+
+@vif.LOSS_REGISTRY.register()
+class BreakingLoss(torch.nn.Module):
+    """A loss that turns NaN, or has gradients that do, at the calls of BROKEN_CALLS."""
+
+    kind = "loss"
+
+    def __init__(self, cfg):
+        super().__init__()
+
+    def forward(self, features, targets):
+        CALLS.append(len(CALLS))
+        if CALLS[-1] not in BROKEN_CALLS:
+            return 0 * features.sum()
+        if self.kind == "loss":
+            return features.sum() * torch.nan
+        zero = (features * 0).sum()
+        return torch.where(zero == 0, zero * 0, torch.sqrt(zero))  # 0, whose gradient is NaN
+
+
+@pytest.fixture(autouse=True)
+def calls(monkeypatch):
+    CALLS.clear()
+    monkeypatch.setattr(sys.modules[__name__], "BROKEN_CALLS", {3})
+    monkeypatch.setattr(BreakingLoss, "kind", "loss")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tree(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    fake_trees.make_cargo(root, ids=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTREID_DATASETS", str(root))
+        yield root
+
+
+def breaking(output, *opts):
+    names = ("CrossEntropyLoss", "TripletLoss", "BreakingLoss")
+    own = ("MODEL.LOSSES.NAME", names, "SOLVER.AMP.ENABLED", False, "SOLVER.MAX_EPOCH", 3)
+    return tiny_cfg("CARGO/vif.yml", output, *own, *opts)
+
+
+def state_of(trainer):
+    """Bytes of weights, buffers and the optimizer's state."""
+    model = {name: value.numpy().tobytes() for name, value in trainer.model.state_dict().items()}
+    optimizer = trainer.optimizer.state_dict()["state"]
+    flat = {
+        (key, name): value.numpy().tobytes() if isinstance(value, torch.Tensor) else value
+        for key, values in optimizer.items()
+        for name, value in values.items()
+    }
+    return model, flat
+
+
+def run_and_watch(cfg):
+    trainer, seen = vif.VIFTrainer(cfg), []
+    step = trainer.run_step
+
+    def watched():
+        before = state_of(trainer)
+        step()
+        seen.append((before, state_of(trainer)))
+
+    trainer.run_step = watched
+    return trainer, trainer.train(), seen
+
+
+def lines(output):
+    return [json.loads(line) for line in (Path(output) / "metrics.json").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_a_broken_loss_stops_the_run_with_a_file_that_reproduces_it(amp, tmp_path):
+    cfg = breaking(tmp_path, "SOLVER.AMP.ENABLED", amp, "MODEL.BACKBONE.DROP_RATIO", 0.3)
+    trainer = vif.VIFTrainer(cfg)
+    took = []
+    with pytest.MonkeyPatch.context() as patch:  # what the model really took, before it changes it in place
+        inner = type(trainer.model).preprocess_image
+        patch.setattr(
+            type(trainer.model),
+            "preprocess_image",
+            lambda self, batch: took.append(batch["images"].clone()) or inner(self, batch),
+        )
+        with pytest.raises(NonFiniteError, match=r"loss is not finite at iteration 3 \(.*loss_breaking nan"):
+            trainer.train()
+    path = tmp_path / "nonfinite_0000003.json"
+    report = json.loads(path.read_text())
+    assert report["losses"]["loss_breaking"] == "nan"
+    assert report["precision"] == ("bfloat16" if amp else "float32")
+    assert report["not_finite"]["parameters"] == report["not_finite"]["buffers"] == []
+    assert "backbone.cls_token" in report["not_finite"]["gradients"]
+    assert report["weight_norm"] > 1
+    assert report["feature_norm"] > 0
+    assert [row["draw"] for row in report["batch"]] == list(range(24, 32))
+    assert all(Path(row["path"]).is_file() for row in report["batch"])
+    # from the data set's files, and from the file of tensors
+    assert torch.equal(rebuild_batch(str(path))["images"].float(), took[3])
+    CALLS.clear()
+    CALLS.extend(range(3))
+    again = replay(str(path))
+    assert {name: repr(value) for name, value in again["losses"].items()} == {
+        name: repr(float(value)) for name, value in report["losses"].items()
+    }
+    assert "backbone.cls_token" in again["gradients"]
+    sound = replay(str(path))  # the loss is whole again, and so are all the others
+    assert sound["losses"]["loss_breaking"] == 0
+    assert sound["gradients"] == []
+    assert sound["losses"]["loss_cls"] == report["losses"]["loss_cls"]
+
+
+def test_a_broken_gradient_under_a_finite_loss_stops_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(BreakingLoss, "kind", "gradient")
+    trainer = vif.VIFTrainer(breaking(tmp_path))
+    with pytest.raises(NonFiniteError, match=r"The gradient is not finite at iteration 3 \(loss_cls"):
+        trainer.train()
+    report = json.loads((tmp_path / "nonfinite_0000003.json").read_text())
+    assert report["losses"]["loss_breaking"] == 0
+    assert report["largest_gradient"] == "nan"
+    assert "backbone.cls_token" in report["not_finite"]["gradients"]
+    assert "heads.weight" not in report["not_finite"]["gradients"]
+    CALLS.clear()
+    CALLS.extend(range(3))
+    assert set(replay(str(tmp_path / "nonfinite_0000003.json"))["gradients"]) == set(
+        report["not_finite"]["gradients"]
+    )
+
+
+def test_broken_weights_are_named(tmp_path):
+    trainer = vif.VIFTrainer(breaking(tmp_path))
+    with torch.no_grad():
+        dict(trainer.model.named_parameters())["backbone.blocks.0.mlp.fc2.weight"][0, 0] = torch.inf
+    with pytest.raises(NonFiniteError, match="iteration 0"):
+        trainer.train()
+    path = tmp_path / "nonfinite_0000000.json"
+    report = json.loads(path.read_text())
+    assert report["not_finite"]["parameters"] == ["backbone.blocks.0.mlp.fc2.weight"]
+    assert report["not_finite"]["buffers"] == []  # the statistics that the forward pass broke are restored
+    assert replay(str(path))["losses"]["loss_cls"] != replay(str(path))["losses"]["loss_cls"]  # NaN
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_a_skipped_batch_leaves_no_trace_but_a_count(kind, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(BreakingLoss, "kind", kind)
+    monkeypatch.setattr(sys.modules[__name__], "BROKEN_CALLS", {0, 3, 4})
+    trainer, results, seen = run_and_watch(breaking(tmp_path, "SOLVER.NON_FINITE", "skip"))
+    assert [before == after for before, after in seen[:6]] == [True, False, False, True, True, False]
+    model = trainer.model.state_dict()
+    assert all(bool(value.isfinite().all()) for value in model.values())
+    assert "heads.bottleneck.0.running_mean" in model
+    assert caplog.text.count("this batch is left out") == 3
+    assert "at iteration 3: this batch is left out (2 so far)" in caplog.text
+    assert sorted(p.name for p in tmp_path.glob("nonfinite*")) == [
+        f"nonfinite_000000{i}.json" for i in (0, 3, 4)
+    ]
+    assert lines(tmp_path)[-1]["skipped_batches"] == 3
+    assert {scores["skipped_batches"] for scores in results["CARGO"].values()} == {3}
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    logged = [value for line in lines(tmp_path) for name, value in line.items() if "loss" in name]
+    assert np.isfinite(logged).all()
+    with pytest.raises(DataError, match="is of a skipped batch and has no weights; set SOLVER.NON_FINITE"):
+        replay(str(tmp_path / "nonfinite_0000003.json"))
+    assert rebuild_batch(str(tmp_path / "nonfinite_0000003.json"))["images"].shape == (8, 3, 32, 16)
+
+
+def test_statistics_of_a_skipped_batch_are_put_back(tmp_path, monkeypatch):
+    """Features that are NaN break a batch norm's running mean in the forward pass."""
+    cfg = small_cfg("CARGO/bot.yml", tmp_path, "SOLVER.NON_FINITE", "skip", "MODEL.FREEZE_LAYERS", [])
+    trainer = vif.VIFTrainer(cfg)
+    inner = type(trainer.model).preprocess_image
+
+    def poisoned(self, batch):
+        images = inner(self, batch)
+        return images * torch.nan if trainer.iter == 1 else images
+
+    monkeypatch.setattr(type(trainer.model), "preprocess_image", poisoned)
+    states = []
+    with EventStorage(0) as storage:
+        for trainer.iter in range(3):
+            storage.iter = trainer.iter
+            trainer.run_step()
+            states.append(state_of(trainer))
+        assert storage.latest()["skipped_batches"][0] == 1
+    assert states[0] == states[1] != states[2]
+    assert all(bool(v.isfinite().all()) for v in trainer.model.state_dict().values())
+    assert any("running_var" in name for name in trainer.model.state_dict())
+
+
+def test_too_many_skipped_in_a_row_stop_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "BROKEN_CALLS", {0, 1, 3, 4, 5, 6})
+    opts = ("SOLVER.NON_FINITE", "skip", "SOLVER.NON_FINITE_LIMIT", 2)
+    trainer = vif.VIFTrainer(breaking(tmp_path, *opts))
+    with pytest.raises(NonFiniteError, match=r"iteration 5 .*2 batches before it were left out already"):
+        trainer.train()
+    assert (tmp_path / "nonfinite_0000005.safetensors").is_file()
+    assert not (tmp_path / "nonfinite_0000004.safetensors").exists()
+    assert trainer.guard.state_dict() == {"skipped": 4, "in_a_row": 2, "overflows": 0}
+
+
+def test_counts_go_on_from_a_state():
+    first, second = (Guard("skip", 10, "", "", None) for _ in range(2))
+    first.count("loss", False)
+    second.load_state_dict(first.state_dict())
+    second.count("gradient", False)
+    second.count("gradient", True)
+    assert second.counts() == {"skipped_batches": 2, "amp_overflows": 1}
+    assert second.in_a_row == 0
+
+
+class Steep(torch.nn.Module):
+    """A loss whose gradient is `slopes[call]`."""
+
+    def __init__(self, slopes):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.slopes = slopes
+
+    def forward(self, batch):
+        slope = self.slopes.pop(0)
+        loss = self.weight.float().sum()
+        loss.register_hook(lambda gradient: gradient * slope)
+        return {"loss": loss}
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="torch < 2.3 scales on a GPU only")
+def test_overflows_of_float16_are_counted_and_halve_the_scale_until_it_is_below_one(tmp_path):
+    big = torch.finfo(torch.float32).max / 2**10  # out of range at scales above 2 ** 10
+    net = Steep([big] * 7 + [torch.inf] * 20)
+    trainer = StepTrainer(net, [{"images": None}] * 27, torch.optim.SGD(net.parameters(), lr=0.0), None)
+    trainer.set_dtype(torch.float16)
+    trainer.guard = Guard("stop", 10, str(tmp_path), "", None)
+    with EventStorage(0) as storage:
+        for trainer.iter in range(7):
+            trainer.run_step()
+        assert trainer.grad_scaler.get_scale() == 2**10
+        assert trainer.guard.counts() == {"amp_overflows": 6}
+        assert storage.latest()["amp_overflows"][0] == 6
+        for trainer.iter in range(7, 18):
+            trainer.run_step()
+        trainer.iter = 18
+        with pytest.raises(NonFiniteError, match="gradient is not finite at iteration 18"):
+            trainer.run_step()
+    assert trainer.grad_scaler.get_scale() == 0.5
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="torch < 2.3 scales on a GPU only")
+def test_a_skipped_loss_leaves_the_loss_scale_alone():
+    class Broken(Steep):
+        def forward(self, batch):
+            return {"loss": super().forward(batch)["loss"] * (torch.nan if len(self.slopes) == 1 else 1)}
+
+    net = Broken([1.0] * 3)
+    trainer = StepTrainer(net, [{"images": None}] * 3, torch.optim.SGD(net.parameters(), lr=0.5), None)
+    trainer.set_dtype(torch.float16)
+    trainer.guard = Guard("skip", 10, "unused", "", None)
+    trainer.guard.refuse = lambda *args: None
+    weights = []
+    with EventStorage(0):
+        for trainer.iter in range(3):
+            trainer.run_step()
+            weights.append(float(net.weight.detach()))
+    assert weights == [0.5, 0.5, 0.0]
+    assert trainer.grad_scaler.state_dict()["scale"] == 2**16
+    assert trainer.grad_scaler.state_dict()["_growth_tracker"] == 2
+
+
+def test_under_fastreids_own_trainer_a_broken_loss_is_its_floating_point_error():
+    net = Steep([1.0])
+    with torch.no_grad():
+        net.weight.fill_(torch.nan)
+    trainer = StepTrainer(net, [{}], torch.optim.SGD(net.parameters(), lr=0.5), None)
+    trainer.iter = 4
+    with EventStorage(4), pytest.raises(FloatingPointError, match="not finite at iteration 4"):
+        trainer.run_step()
+
+
+class OneRankBreaks(torch.nn.Module):
+    """A loss that is NaN at call 1 on rank 1 alone, and a batch norm in front of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(2)
+        self.calls = 0
+
+    def forward(self, batch):
+        self.calls += 1
+        broken = comm.get_rank() == 1 and self.calls == 2
+        return {"loss": self.norm(batch["images"]).square().sum() * (torch.nan if broken else 1.0)}
+
+
+def train_on_two(rank, port, action, output):
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    comm._LOCAL_PROCESS_GROUP = dist.group.WORLD
+    torch.set_num_threads(1)
+    net = torch.nn.parallel.DistributedDataParallel(OneRankBreaks(), broadcast_buffers=False)
+    batches = [{"images": torch.rand(4, 2), "img_paths": [f"{rank}_{i}.jpg"] * 4} for i in range(3)]
+    trainer = StepTrainer(net, batches, torch.optim.SGD(net.parameters(), lr=0.1), None)
+    trainer.guard = Guard(action, 10, output, "", None, rank, 2)
+    stopped = ""
+    try:
+        with EventStorage(0):
+            for trainer.iter in range(3):
+                trainer.run_step()
+    except NonFiniteError as error:
+        stopped = str(error)
+    torch.save({"stopped": stopped, **net.module.state_dict()}, f"{output}/{rank}.pth")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("action", ["stop", "skip"])
+def test_processes_decide_alike_when_the_loss_of_one_is_broken(action, tmp_path):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    mp.start_processes(train_on_two, (port, action, str(tmp_path)), nprocs=2, start_method="spawn")
+    first, second = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
+    assert [bool(state["stopped"]) for state in (first, second)] == [action == "stop"] * 2
+    assert torch.equal(first["norm.weight"], second["norm.weight"])
+    assert int(first["norm.num_batches_tracked"]) == int(second["norm.num_batches_tracked"])
+    assert int(first["norm.num_batches_tracked"]) == (1 if action == "stop" else 2)
+    reports = [json.loads((tmp_path / f"nonfinite_0000001_rank{rank}.json").read_text()) for rank in (0, 1)]
+    assert [report["batch"][0]["path"] for report in reports] == ["0_1.jpg", "1_1.jpg"]
+    assert [report["fault"] for report in reports] == ["loss", "loss"]
+    assert reports[1]["losses"] == {"loss": "nan"}
+    assert reports[0]["losses"]["loss"] > 0
+
+
+def test_the_command_exits_with_1_and_says_where_the_file_is(tmp_path, tree):
+    """Weights of 1e30 make the first product infinite, in a process of its own."""
+    trainer = vif.VIFTrainer(tiny_cfg("CARGO/vif.yml", tmp_path))
+    with torch.no_grad():
+        for name, parameter in trainer.model.named_parameters():
+            if "mlp" in name:
+                parameter.fill_(1e30)
+    weights = tmp_path / "huge.pth"
+    torch.save({"model": trainer.model.state_dict()}, weights)
+    out = tmp_path / "run"
+    opts = [*TINY, "OUTPUT_DIR", out, "MODEL.WEIGHTS", weights, "SOLVER.AMP.ENABLED", False]
+    opts += ["MODEL.BACKBONE.NAME", "build_vif_vit_backbone"]  # which `tiny_cfg` does itself
+    command = [sys.executable, "train_net.py", "--config-file", CONFIGS / "CARGO" / "vif.yml", *opts]
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"PATH": "", "FASTREID_DATASETS": str(tree), "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "error: The loss is not finite at iteration 0 (loss_cls" in done.stderr.splitlines()[-1]
+    assert f"{out}/nonfinite_0000000.json names the batch" in done.stderr
+    assert replay(str(out / "nonfinite_0000000.json"))["gradients"]
+
+
+def test_a_file_that_is_no_report_is_named(tmp_path):
+    for content in ("", "{}", "[1]", '{"config": "A: ["}', '{"config": "NO_KEY: 1", "batch": []}'):
+        (tmp_path / "nonfinite_0.json").write_text(content)
+        with pytest.raises(DataError, match=r"nonfinite_0.json is no report of a batch"):
+            read_report(str(tmp_path / "nonfinite_0.json"))
+    with pytest.raises(DataError, match=r"none.json is no report of a batch"):
+        read_report(str(tmp_path / "none.json"))
