@@ -1,7 +1,8 @@
 """Training runs in processes of their own that are killed at chosen moments, and what they leave.
 
-The child is forked from the test's process, which spares the imports; it is a process all the same, and the
-kill is SIGKILL. Nothing in the project knows of moments: the child patches itself.
+The child is forked from a server that has imported vif and done nothing else: torch forbids a backward pass in
+a fork of a process in which its engine has threads, and what other tests did must not matter. The kill is SIGKILL.
+Nothing in the project knows of moments: the child patches itself.
 """
 
 import functools
@@ -16,6 +17,7 @@ import traceback
 from pathlib import Path
 
 import vif
+import cloudpickle
 import torch
 from vif.errors import VIFError
 
@@ -68,7 +70,10 @@ def _half_saves(moments):
     torch.save = save
 
 
-def _train(name, output, opts, resume, last, counter, prepare):
+def _train(name, output, opts, resume, last, counter, prepare, environment):
+    os.environ.clear()
+    os.environ.update(environment)  # the server has that of its own start
+    multiprocessing.set_start_method(None, force=True)  # loader workers start as in any program
     log = open(f"{output}.txt", "a")  # noqa: SIM115  ends with the process
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
@@ -89,7 +94,7 @@ def _train(name, output, opts, resume, last, counter, prepare):
         moments.around(os, "truncate", after=False)
         moments.around(trainer.model.backbone, "forward", after=False)
         if prepare:
-            prepare(trainer)
+            cloudpickle.loads(prepare)(trainer)
         trainer.train()
         code = 0
     except SystemExit as e:
@@ -117,9 +122,12 @@ def train(output, *opts, resume=False, kill=0, prepare=None, name="SynthAG/vif.y
         (exit code, negative for a signal; moments passed).
     """
     Path(output).mkdir(parents=True, exist_ok=True)
-    fork = multiprocessing.get_context("fork")
-    counter = fork.Value("i", 0, lock=False)
-    child = fork.Process(target=_train, args=(name, str(output), opts, resume, kill, counter, prepare))
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["vif"])
+    counter = server.Value("i", 0, lock=False)
+    prepare = prepare and cloudpickle.dumps(prepare)  # pickle takes no function within a function
+    given = (name, str(output), opts, resume, kill, counter, prepare, dict(os.environ))
+    child = server.Process(target=_train, args=given)
     child.start()
     if during:
         during(child)
