@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT / "projects" / "VIF"))
 N, QUERIES, DIM, K = 1_000_000, 1_000, 256, 10
 Search = Callable[[np.ndarray], np.ndarray]  # queries (Q, DIM) -> cosines (Q, K)
 PLOTS = ROOT / "docs" / "images"
-EFFORTS = {"hnsw": (16, 32, 64, 96, 128, 192, 256), "ivfpq": (8, 16, 32, 64, 128)}
+EFFORTS = {"hnsw": (32, 64, 96, 128, 160, 192, 256), "ivfpq": (16, 32, 64, 128, 256)}
 
 
 def crowd(count: int, queries: int, hard: bool = False) -> Tuple[np.ndarray, np.ndarray]:

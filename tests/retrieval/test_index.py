@@ -78,20 +78,49 @@ def test_candidates_are_ranked_whatever_order_the_index_has_them_in(kind, crowd,
 def test_a_filter_that_leaves_half_makes_the_index_look_twice_as_far(crowd, monkeypatch):
     monkeypatch.setattr(state, "EXACT_ROWS", 0)
     table, queries = crowd
-    spreads = []
-    for kind, effort in ((HNSW(ef_search=100), "efSearch"), (KINDS[1], "nprobe")):
-        parameters = type(kind).parameters
+    faiss, efforts = exact.import_faiss(), []
 
-        def spy(self, width, selector, spread, parameters=parameters, effort=effort):
-            found = parameters(self, width, selector, spread)
-            spreads.append((round(spread, 6), getattr(found, effort)))
-            return found
+    def spied(inner, effort):
+        def make(**given):
+            efforts.append(given[effort])
+            return inner(**given)
 
-        monkeypatch.setattr(type(kind), "parameters", spy)
+        return make
+
+    for name, effort in (("SearchParametersHNSW", "efSearch"), ("SearchParametersIVF", "nprobe")):
+        monkeypatch.setattr(faiss, name, spied(getattr(faiss, name), effort))
+    for kind in (HNSW(ef_search=100), KINDS[1]):
         gallery = Gallery.build(table, index=kind)
         gallery.search(queries)
         gallery.search(queries, where=Filter(ids=range(1250)))
-    assert spreads == [(1, 100), (2, 200), (1, 16), (2, 32)]
+    assert efforts == [100, 200, 16, 32]
+
+
+def falling_variance(count, dim, fall):
+    """Vectors of length 1 whose variance falls by e every `fall` dimensions, in turned axes."""
+    rng = np.random.default_rng(4)
+    turned = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
+    vectors = (rng.standard_normal((count, dim)) * np.exp(-np.arange(dim) / fall / 2)) @ turned
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("variance", "fall"), [(90, 8), (98, 8), (98, 16), (100, 8), (98, 1000)])
+def test_a_graph_holds_the_components_of_this_share_of_the_variance(variance, fall):
+    vectors = falling_variance(900, 64, fall)
+    singular = np.linalg.svd(vectors - vectors.mean(axis=0), compute_uv=False) ** 2
+    held = np.cumsum(singular) / singular.sum()
+    index = HNSW(variance=variance).build(vectors)
+    dims = exact.import_faiss().downcast_index(index.index).d
+    assert dims % 16 == 0
+    assert held[dims - 1] >= variance / 100 - 1e-6
+    assert dims == 16 or held[dims - 17] < variance / 100
+
+
+@pytest.mark.parametrize("vectors", [np.ones((1, 8)), np.ones((50, 8)), np.eye(40, 300)])
+def test_a_graph_of_few_or_equal_rows(vectors):
+    rows = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    found = HNSW().build(rows).search(rows, 1)[1][:, 0]
+    np.testing.assert_allclose((rows[found] * rows).sum(axis=1), 1, rtol=1e-6)
 
 
 def test_a_filter_that_leaves_less_than_a_tenth_is_searched_exactly(crowd, monkeypatch):
