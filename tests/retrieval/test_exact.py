@@ -103,3 +103,24 @@ def test_where_faiss_is_missing_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ConfigError, match="pip install faiss-cpu"):
         exact.import_faiss()
+
+
+def test_a_query_never_has_two_threads_and_the_callers_number_comes_back(monkeypatch):
+    faiss, seen = exact.import_faiss(), []
+    knn = faiss.knn
+
+    def spy(*given, **named):
+        seen.append(faiss.omp_get_max_threads())
+        return knn(*given, **named)
+
+    monkeypatch.setattr(faiss, "knn", spy)
+    vectors = np.eye(6, 8, dtype=np.float32)
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(3)
+    try:
+        for queries in (1, 2, 6):
+            exact.exact_search(vectors[:queries], vectors, np.arange(6), 2)
+        assert faiss.omp_get_max_threads() == 3
+    finally:
+        faiss.omp_set_num_threads(before)
+    assert seen == [1, 2, 3]

@@ -89,7 +89,7 @@ class IVFPQ:
     kind: ClassVar[str] = "ivfpq"
     lists: int = 0
     code_bytes: int = 64
-    probes: int = 64
+    probes: int = 256
     refine: int = 16
 
     def least(self) -> int:
@@ -165,7 +165,7 @@ def kind_from_json(content: Dict[str, Any]) -> Kind:
 
 
 def _components(sample: np.ndarray, variance: int) -> Any:
-    """Trained faiss.PCAMatrix to the fewest components, a multiple of 16, of this percentage of the variance."""
+    """Trained faiss.PCAMatrix to the fewest components, in sixteens, of this percentage of the variance."""
     faiss = import_faiss()
     pca = faiss.PCAMatrix(sample.shape[1], min(sample.shape))
     pca.train(sample)
