@@ -260,3 +260,13 @@ def test_columns_of_ones_own_come_back(tmp_path):
     columns = Gallery.load(str(tmp_path / "g")).rows().columns
     assert columns["weather"].tolist() == ["sun", "", "rain"]
     np.testing.assert_array_equal(columns["times"], [1.0, np.nan, 2.5])
+
+
+def test_a_manifest_of_other_sizes_than_its_files(tmp_path):
+    folder = str(tmp_path / "g")
+    Gallery.build(people(5)).save(folder)
+    path = tmp_path / "g" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "dim": manifest["dim"] + 1}))
+    with pytest.raises(DataError, match="is not whole \\(its files are of different sizes\\)"):
+        Gallery.load(folder)
