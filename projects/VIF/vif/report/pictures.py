@@ -36,7 +36,7 @@ def write_pictures(report: Report, crops: Crops, folder: str) -> List[str]:
     return paths
 
 
-def lists_figure(block: Lists, table: FeatureTable, crops: Crops, palette: Palette) -> Any:
+def lists_figure(block: Lists, table: Any, crops: Crops, palette: Palette) -> Any:
     """The ranked lists of a protocol: a row a query, its title above it."""
     from matplotlib.figure import Figure
 
