@@ -30,7 +30,7 @@ test-faults: setup
 
 # Galleries on Milvus Lite, which brings faiss-cpu: an environment of their own, without torch.
 test-milvus: $(MILVUS)/installed
-	$(MILVUS)/bin/python -m pytest tests/retrieval/test_contract.py tests/retrieval/test_milvus.py
+	$(MILVUS)/bin/python -m pytest $(addprefix tests/retrieval/test_,contract.py milvus.py opening.py served.py page.py)
 
 $(MILVUS)/installed: requirements-milvus.txt
 	test -x $(MILVUS)/bin/python || $(PYTHON) -m venv $(MILVUS)

@@ -3,14 +3,13 @@
 import re
 import shlex
 import subprocess
-from pathlib import Path
 
 import pytest
 from vif.cli import build_parser
 
+from tests.pages import ROOT, commands
 from tests.tiny import CONFIGS
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "datasets" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES += [
     ROOT / "projects" / "VIF" / "README.md",
@@ -19,19 +18,18 @@ PAGES += [
 ]
 
 
-def commands(start):
+def all_commands(start):
     for page in PAGES:
-        text = page.read_text().replace("\\\n", " ")  # a command may go on in the next line
-        for line in re.findall(rf"^(?:    )?({start}(?: .*)?)$", text, flags=re.MULTILINE):
+        for line in commands(page, start):
             yield pytest.param(line, id=f"{page.name}: {line[:60]}")
 
 
-@pytest.mark.parametrize("line", commands("vif"))
+@pytest.mark.parametrize("line", all_commands("vif"))
 def test_vif_commands_parse(line):
     build_parser().parse_args(shlex.split(line, comments=True)[1:])
 
 
-@pytest.mark.parametrize("line", commands(r"python train_net\.py"))
+@pytest.mark.parametrize("line", all_commands(r"python train_net\.py"))
 def test_training_commands_name_configs_and_options_that_exist(line):
     from fastreid.engine import default_argument_parser
 
@@ -41,7 +39,7 @@ def test_training_commands_name_configs_and_options_that_exist(line):
     assert set(flags) <= {"--eval-only", "--resume"}
 
 
-@pytest.mark.parametrize("line", commands(r"python benchmarks/\w+\.py"))
+@pytest.mark.parametrize("line", all_commands(r"python benchmarks/\w+\.py"))
 def test_benchmark_commands_name_files_that_exist(line):
     assert (ROOT / line.split()[1]).is_file()
 

@@ -205,6 +205,7 @@ def test_what_does_not_belong_is_refused_and_nothing_changes(gallery):
     refused(gallery, "-1 is negative", lambda: gallery.add(new, ids=[50, -1, 51]))
     refused(gallery, "expected 3 integers", lambda: gallery.add(new, ids=[50, 51]))
     refused(gallery, "expected 3 numbers of seconds", lambda: gallery.add(new, times=[1.0]))
+    refused(gallery, "expected 3 numbers of seconds", lambda: gallery.add(new, times=[0.0, np.inf, 1.0]))
     refused(gallery, "extra column 'Weather'", lambda: gallery.add(new, extra={"Weather": ["", "", ""]}))
     refused(gallery, "expected 3 texts", lambda: gallery.add(new, extra={"weather": ["sun"]}))
     refused(gallery, "'a/0.jpg' is in the gallery already", lambda: gallery.add(people(1, seed=9), ids=[77]))

@@ -1,11 +1,15 @@
-"""The code of docs/retrieval.md runs."""
+"""The code of docs/retrieval.md runs, and its commands on Milvus (others: tests/test_page_commands.py)."""
 
 import re
-from pathlib import Path
+import shlex
 
+from vif.cli import main
+
+from tests.pages import ROOT, commands
 from tests.retrieval.people import people
+from tests.retrieval.places import needs_milvus
 
-PAGE = Path(__file__).parents[2] / "docs" / "retrieval.md"
+PAGE = ROOT / "docs" / "retrieval.md"
 
 
 def test_the_pages_code_runs(tmp_path, monkeypatch, capsys):
@@ -17,7 +21,20 @@ def test_the_pages_code_runs(tmp_path, monkeypatch, capsys):
     exec(code, found)
     assert "| rank   | id   |" in capsys.readouterr().out
     assert set(found["found"].columns["views"].ravel()) == {"aerial"}
-    assert len(found["open_gallery"]("people")) == 40 - 1 + 40
+    assert len(found["open_gallery"]("everyone")) == 40 - 1 + 40
+
+
+@needs_milvus
+def test_the_pages_commands_on_milvus_run(tmp_path, monkeypatch, capsys):
+    """On Milvus Lite, in place of the server, too."""
+    monkeypatch.chdir(tmp_path)
+    people(40).save("features.npz")
+    lines = [line for line in commands(PAGE, "vif") if "people.db" in line or "19530" in line]
+    assert len(lines) == 3
+    for line in lines:
+        own = line.replace("http://localhost:19530", "people.db").replace("1342", "4")
+        assert main(shlex.split(own)[1:]) == 0
+    assert capsys.readouterr().out.count("| 1      |") == 2
 
 
 def test_the_page_gives_the_thresholds_of_the_code():

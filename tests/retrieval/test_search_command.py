@@ -1,6 +1,7 @@
 """`vif index` and `vif search`."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -167,7 +168,7 @@ def test_other_weights_are_refused(gallery, tmp_path, capsys, monkeypatch):
         (["search", "g", "--ids", "1", "--rows", "1"], "--rows is for --features"),
         (["search", "g", "--images", "a.jpg", "--split", "query"], "--split is for --features"),
         (["search", "g", "--features", "f.npz", "--onnx", "m"], "--onnx is for --images"),
-        (["index", "--images", ".", "--onnx", "m", "--out", "g", "--root", "."], "--root is for --features"),
+        (["index", "--features", "f.npz", "--out", "g", "--add", "--root", "."], "leave it out with --add"),
         (["index", "--features", "f.npz", "--out", "g", "--config-file", "c"], "--config-file is for --im"),
     ],
 )
@@ -191,9 +192,13 @@ def test_a_time_that_is_none(capsys):
     assert "time 'noon' is neither" in capsys.readouterr().err
 
 
-def test_milvus_that_is_missing(features, tmp_path, capsys, monkeypatch):
-    import sys
+def test_a_library_to_read_images_with_that_is_missing(gallery, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vif.inference.predictor", None)  # importing it fails
+    assert main(["search", gallery, "--images", "x.jpg", "--onnx", "m.onnx"]) == 1
+    assert "is needed: pip install -r requirements.txt" in capsys.readouterr().err
 
+
+def test_milvus_that_is_missing(features, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "pymilvus", None)
     assert main(["index", "--features", features, "--out", str(tmp_path / "g.db")]) == 1
     assert "pip install pymilvus milvus-lite" in capsys.readouterr().err

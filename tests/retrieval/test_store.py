@@ -123,6 +123,7 @@ def change_manifest(folder, **changes):
         ({"version": "../../elsewhere"}, "names files that no gallery has"),
         ({"version": None}, "names files that no gallery has"),
         ({"files": {"../../secret.npy": {"bytes": 1}}}, "names files that no gallery has"),
+        ({"files": {"ids.npy/../../../secret.npy": {"bytes": 1}}}, "names files that no gallery has"),
         ({"files": None}, "names files that no gallery has"),
         ({"index": {"kind": "lsh"}}, "is not whole"),
         ({"indexed": 299}, "is not whole .*other vectors"),
@@ -133,6 +134,15 @@ def change_manifest(folder, **changes):
 def test_a_manifest_of_something_else(folder, changes, message):
     change_manifest(folder, **changes)
     with pytest.raises(DataError, match=message):
+        Gallery.load(folder)
+
+
+def test_a_manifest_of_other_sizes_than_its_files(tmp_path):
+    """Without an index, which would say so itself."""
+    folder = str(tmp_path / "flat")
+    Gallery.build(people(5)).save(folder)
+    change_manifest(folder, dim=17)
+    with pytest.raises(DataError, match="its files are of different sizes"):
         Gallery.load(folder)
 
 
@@ -187,7 +197,7 @@ def test_changes_of_another_process_are_not_lost(folder):
 def test_two_processes_do_not_save_at_once(folder):
     gallery = Gallery.load(folder)
     with open(os.path.join(folder, ".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH)  # the weakest: a save wants the folder for itself
         with pytest.raises(DataError, match="another process is saving"):
             gallery.save()
     gallery.save()

@@ -1,11 +1,14 @@
 """The page in headless Chromium: what a user sees and does, and what a reader of contrasts computes."""
 
 import base64
+import io
 import shutil
 import time
 from urllib.parse import urljoin
 
+import numpy as np
 import pytest
+from PIL import Image
 
 # effective contrast of every text that is seen, by WCAG 2: luminances of the text and of what lies below it
 CONTRASTS = """
@@ -156,6 +159,11 @@ class Browser:
 
     def ids(self):
         return [int(id_) for id_ in self.each(".card", "e.dataset.id")]
+
+    def pixels(self):
+        """(H, W, 3) of the window."""
+        image = Image.open(io.BytesIO(self.driver.get_screenshot_as_png()))
+        return np.asarray(image.convert("RGB"), dtype=int)
 
     def focused(self):
         return self.run("const e = document.activeElement; return e.id || e.dataset.id || e.tagName")

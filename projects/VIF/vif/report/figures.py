@@ -128,7 +128,8 @@ def training_curves(training: Training, palette: Palette) -> Any:
             plot.plot(series.x, series.y, label=name, linewidth=1.3, **_line(index), **_dot(series))
         plot.set_title(title, fontsize=9, color=palette.ink, loc="left")
         if len(lines) > 1:
-            plot.legend(fontsize=7, frameon=False, labelcolor=palette.ink, ncols=2 if len(lines) > 4 else 1)
+            beside = {"loc": "upper left", "bbox_to_anchor": (1, 1), "borderaxespad": 0}
+            plot.legend(fontsize=7, frameon=False, labelcolor=palette.ink, **beside)
     for plot in axes.flat[max(0, len(groups) - columns) : len(groups)]:
         plot.set_xlabel("iteration")
         plot.tick_params(labelbottom=True)

@@ -13,7 +13,8 @@ from .lists import MATCH as SAME
 from .page import labels, mark
 
 _QUERY = "#1f66b8"
-_INCHES = (0.78, 1.62)  # of one crop with its words
+_PITCH = (0.78, 1.84)  # inches from crop to crop and from list to list
+_CROP = (0.62, 1.12)  # inches of a crop
 
 
 def write_pictures(report: Report, crops: Crops, folder: str) -> List[str]:
@@ -36,58 +37,60 @@ def write_pictures(report: Report, crops: Crops, folder: str) -> List[str]:
 
 
 def lists_figure(block: Lists, table: Any, crops: Crops, palette: Palette) -> Any:
-    """The ranked lists of a protocol: a row a query, its title on the left of it."""
+    """The ranked lists of a protocol: a row a query, its title above it."""
     from matplotlib.figure import Figure
 
     rows = [(title, found) for title, group in block.groups.items() for found in group]
     columns = 1 + max(len(found.hits) for _, found in rows)
-    size = (_INCHES[0] * columns + 0.3, (_INCHES[1] + 0.22) * len(rows) + 0.4)
-    figure = Figure(figsize=size, facecolor="none")
-    figure.suptitle(
-        block.protocol.label, fontsize=10, color=palette.ink, x=0.01, ha="left", y=1 - 0.12 / size[1]
-    )
+    width, height = _PITCH[0] * columns + 0.3, _PITCH[1] * len(rows) + 0.4
+    figure = Figure(figsize=(width, height), facecolor="none")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))  # inches from the top left
+    axes.axis("off")
+    axes.text(0.08, 0.12, block.protocol.label, fontsize=10, color=palette.ink, va="top")
     for number, (title, found) in enumerate(rows):
-        _draw_list(figure, size, number, title, found, table, crops, palette)
+        _draw_list(axes, 0.4 + number * _PITCH[1], title, found, table, crops, palette)
     return figure
 
 
 def _draw_list(
-    figure: Any,
-    size: Any,
-    number: int,
-    title: str,
-    found: RankedList,
+    axes: Any, top: float, title: str, found: RankedList, table: FeatureTable, crops: Crops, palette: Palette
+) -> None:
+    """One list, `top` inches from above."""
+    head = f"{title}: AP {100 * found.ap:.1f} %, first match at rank {found.first:,}"
+    axes.text(0.08, top + 0.02, head, fontsize=7, color=palette.muted, va="top")
+    _draw_crop(axes, 0.08, top + 0.18, found.row, _QUERY, False, "query", table, crops, palette)
+    for column, hit in enumerate(found.hits, start=1):
+        colour = {SAME: MATCH, IGNORED: palette.muted}.get(hit.kind, IMPOSTOR)
+        left, words = 0.2 + column * _PITCH[0], f"{mark(hit)} d {hit.distance:.3f}"
+        ignored = hit.kind == IGNORED
+        _draw_crop(axes, left, top + 0.18, hit.row, colour, ignored, words, table, crops, palette)
+
+
+def _draw_crop(
+    axes: Any,
+    left: float,
+    top: float,
+    row: int,
+    colour: str,
+    ignored: bool,
+    words: str,
     table: FeatureTable,
     crops: Crops,
     palette: Palette,
 ) -> None:
-    width, height = size
-    top = height - 0.4 - number * (_INCHES[1] + 0.22)
-    head = f"{title}: AP {100 * found.ap:.1f} %, first match at rank {found.first:,}"
-    figure.text(0.08 / width, (top - 0.02) / height, head, fontsize=7, color=palette.muted, va="top")
-    cells = [(found.row, "query", _QUERY, "-", "")]
-    for hit in found.hits:
-        colour = {SAME: MATCH, IGNORED: palette.muted}.get(hit.kind, IMPOSTOR)
-        cells.append(
-            (hit.row, mark(hit), colour, "--" if hit.kind == IGNORED else "-", f"d {hit.distance:.3f}")
+    """An image in a frame, with words and what is known of it below."""
+    from matplotlib.patches import Rectangle
+
+    pixels, below = crops.pixels(str(table.paths[row])), top + _CROP[1]
+    if pixels is not None:
+        where = (left, left + _CROP[0], below, top)
+        axes.imshow(
+            pixels, extent=where, aspect="auto", interpolation="lanczos", alpha=0.6 if ignored else 1.0
         )
-    for column, (row, sign, colour, dash, distance) in enumerate(cells):
-        left = 0.08 + column * _INCHES[0] + (0.12 if column else 0)
-        box = (left / width, (top - 1.3) / height, 0.62 / width, 1.12 / height)
-        axes = figure.add_axes(box, xticks=[], yticks=[])
-        pixels = crops.pixels(str(table.paths[row]))
-        if pixels is not None:
-            axes.imshow(pixels, aspect="auto", interpolation="lanczos", alpha=0.6 if dash == "--" else 1.0)
-        for spine in axes.spines.values():
-            spine.set(color=colour, linewidth=2.2, linestyle=dash)
-        words = labels(table, row).replace(", ", "\n").replace("\ncam", ", cam")
-        figure.text(
-            left / width,
-            (top - 1.34) / height,
-            f"{sign} {distance}".strip(),
-            fontsize=6,
-            color=colour,
-            va="top",
-            weight="bold",
-        )
-        figure.text(left / width, (top - 1.45) / height, words, fontsize=5, color=palette.muted, va="top")
+    dash = "--" if ignored else "-"
+    axes.add_patch(
+        Rectangle((left, top), *_CROP, fill=False, edgecolor=colour, linewidth=2.2, linestyle=dash)
+    )
+    axes.text(left, below + 0.04, words, fontsize=6, color=colour, va="top", weight="bold")
+    known = labels(table, row).replace(", ", "\n").replace("\ncam", ", cam")
+    axes.text(left, below + 0.15, known, fontsize=5, color=palette.muted, va="top")

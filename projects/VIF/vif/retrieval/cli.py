@@ -7,33 +7,38 @@ from typing import Any
 
 import numpy as np
 
-_ONLY = {"features": ("split", "rows", "root"), "images": ("config_file", "weights", "onnx", "set")}
+_ONLY = {"features": ("split", "rows"), "images": ("config_file", "weights", "onnx", "set")}
 
 
 def _index(args: argparse.Namespace) -> None:
     from ..errors import ConfigError
     from .labels import read_labels
     from .opening import create_gallery, is_milvus, open_gallery
+    from .roots import of_folder, relative_to
 
     _refuse_strays(args, "images" if args.images else "features")
-    for name in ("index", "overwrite"):
+    for name in ("index", "overwrite", "root"):
         if args.add and getattr(args, name):
             raise ConfigError(f"--{name} makes a gallery; leave it out with --add.")
     if args.index and is_milvus(args.out):
         raise ConfigError("--index is for galleries in a folder; Milvus chooses its own.")
+    gallery = open_gallery(args.out) if args.add else None
     table = _read_images(args) if args.images else _read_features(args.features, args.split)
     times, extra = None, None
     if args.labels:
         table, times, extra = read_labels(args.labels, table)
-    root = args.images or args.root
-    if root:
-        table.meta["root"] = os.path.abspath(root)
+    root = (args.root or args.images or "") if gallery is None else gallery.meta.get("root", "")
+    if args.images:
+        table.paths = of_folder(root, args.images, table.paths.tolist())
+    elif root:
+        table.paths = relative_to(root, table.paths.tolist())
     options = {"times": times, "extra": extra, "fingerprint": args.fingerprint}
-    if args.add:
-        gallery = open_gallery(args.out)
+    if gallery is not None:
         gallery.add(table, **options)
         gallery.save()
     else:
+        if root:
+            table.meta["root"] = os.path.abspath(root)
         kind = {} if is_milvus(args.out) else {"index": args.index or "auto"}
         gallery = create_gallery(args.out, table, overwrite=args.overwrite, **options, **kind)
     print(f"{args.out}: {gallery!r}")
@@ -127,9 +132,16 @@ def _read_features(path: str, split: str, rows: Any = None) -> Any:
 
 
 def _predictor(args: argparse.Namespace) -> Any:
+    from ..errors import ConfigError
     from ..inference.cli import build_predictor
 
-    return build_predictor(args.config_file, args.weights, args.onnx, args.set)
+    try:
+        return build_predictor(args.config_file, args.weights, args.onnx, args.set)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"to read images {error.name} is needed: pip install -r requirements.txt. Without it, search by "
+            "--features or --ids."
+        ) from error
 
 
 def _time(text: str) -> float:
@@ -158,13 +170,16 @@ def add_commands(commands: Any) -> None:
     source.add_argument("--images", metavar="FOLDER", help="all images below a folder")
     source.add_argument("--features", metavar="FILE", help="of `vif extract`")
     index.add_argument(
-        "--out", required=True, metavar="GALLERY", help="folder, gallery.db or http://host:19530"
+        "--out",
+        required=True,
+        metavar="GALLERY",
+        help="folder, gallery.db or http://host:19530[#collection]",
     )
     index.add_argument("--index", choices=("auto", "flat", "hnsw", "ivfpq"), help="default: auto, by size")
     index.add_argument("--split", default="", help="only this split of a feature file, e.g. gallery")
     index.add_argument("--labels", metavar="CSV", help="path, and any of pid, camid, view, time, ...")
     index.add_argument(
-        "--root", metavar="DIR", help="folder that the paths of a feature file are relative to"
+        "--root", metavar="DIR", help="folder of all images, to show them from (default: that of --images)"
     )
     index.add_argument("--fingerprint", metavar="WORD", help="names the weights of a file that does not")
     index.add_argument("--add", action="store_true", help="to the gallery that is there")
@@ -173,7 +188,7 @@ def add_commands(commands: Any) -> None:
     index.set_defaults(run=_index)
 
     search = commands.add_parser("search", help="the nearest rows of a gallery, by image, feature or id")
-    search.add_argument("gallery", help="folder, gallery.db or http://host:19530")
+    search.add_argument("gallery", help="folder, gallery.db or http://host:19530[#collection]")
     query = search.add_mutually_exclusive_group(required=True)
     query.add_argument("--images", nargs="+", metavar="FILE", help="query images")
     query.add_argument("--features", metavar="FILE", help="queries of `vif extract`")

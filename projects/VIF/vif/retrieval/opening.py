@@ -2,7 +2,7 @@
 
 import logging
 import os
-from typing import Any
+from typing import Any, Dict, Tuple
 
 from ..errors import DataError
 from ..features import FeatureTable
@@ -13,16 +13,25 @@ logger = logging.getLogger(__name__)
 
 
 def is_milvus(uri: str) -> bool:
-    """Whether an address is Milvus's: http://..., https://..., or ends in .db."""
-    return uri.startswith(("http://", "https://")) or uri.endswith(".db")
+    """Whether an address is Milvus's: http://..., https://..., or ends in .db; #collection may follow."""
+    return uri.startswith(("http://", "https://")) or uri.partition("#")[0].endswith(".db")
+
+
+def _in_milvus(uri: str, options: Dict[str, Any]) -> Tuple[str, Dict[str, Any]]:
+    """An address without its #collection, and the options with what it and the environment name."""
+    address, _, collection = uri.partition("#")
+    named = {"collection": collection} if collection else {}
+    token = os.environ.get("MILVUS_TOKEN", "")
+    return address, {**({"token": token} if token else {}), **named, **options}
 
 
 def open_gallery(uri: str, **milvus: Any) -> AbstractGallery:
     """The gallery at an address; code that uses it need not know which it is.
 
     Args:
-        uri: a folder, "gallery.db" (Milvus Lite) or "http://host:19530".
-        milvus: `collection` and `token`, for Milvus.
+        uri: a folder, "gallery.db" (Milvus Lite) or "http://host:19530"; in Milvus, "#night" behind it names
+            the collection.
+        milvus: `collection` and `token`, for Milvus (the token's default: the variable MILVUS_TOKEN).
 
     Raises:
         DataError: there is none.
@@ -33,7 +42,8 @@ def open_gallery(uri: str, **milvus: Any) -> AbstractGallery:
         return Gallery.load(uri)
     from .milvus import MilvusGallery
 
-    return MilvusGallery(uri, **milvus)
+    address, options = _in_milvus(uri, milvus)
+    return MilvusGallery(address, **options)
 
 
 def open_images(predictor: Any, folder: str, **options: Any) -> Gallery:
@@ -74,7 +84,8 @@ def create_gallery(uri: str, table: FeatureTable, overwrite: bool = False, **opt
     if is_milvus(uri):
         from .milvus import MilvusGallery
 
-        return MilvusGallery.build(uri, table, overwrite=overwrite, **options)
+        address, options = _in_milvus(uri, options)
+        return MilvusGallery.build(address, table, overwrite=overwrite, **options)
     gallery = Gallery.build(table, **options)
     gallery.save(uri, overwrite=overwrite)
     return gallery

@@ -59,7 +59,7 @@ def _own_root(gallery: Any) -> str:
 def add_commands(commands: Any) -> None:
     """Add `vif serve` to the parser's subparsers."""
     serve = commands.add_parser("serve", help="a web page and HTTP API to search a gallery with")
-    serve.add_argument("gallery", help="folder, gallery.db or http://host:19530")
+    serve.add_argument("gallery", help="folder, gallery.db or http://host:19530[#collection]")
     serve.add_argument("--config-file", metavar="FILE", help="to search by uploaded images, as is --weights")
     serve.add_argument("--weights", metavar="FILE", help="checkpoint, .pth")
     serve.add_argument("--onnx", metavar="FILE", help="instead of both: a file of `vif export`")

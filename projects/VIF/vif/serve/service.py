@@ -1,17 +1,20 @@
 """What the page and the API ask for, without HTTP."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import numpy as np
 
 from ..errors import DataError
-from ..inference import ImageFailure, Predictor
+from ..inference.images import ImageFailure
 from ..retrieval import Filter
 from ..retrieval.base import AbstractGallery
 from ..retrieval.rows import check_same_network
 from .catalogue import Catalogue
 from .crops import Crops
+
+if TYPE_CHECKING:
+    from ..inference import Predictor
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,12 @@ class Service:
     gallery: AbstractGallery
     catalogue: Catalogue
     crops: Optional[Crops]
-    predictor: Optional[Predictor]
+    predictor: "Optional[Predictor]"
     max_upload: int
 
     @classmethod
     def build(
-        cls, gallery: AbstractGallery, root: str, predictor: Optional[Predictor], max_upload: int
+        cls, gallery: AbstractGallery, root: str, predictor: "Optional[Predictor]", max_upload: int
     ) -> "Service":
         """A service over a gallery.
 
@@ -93,6 +96,7 @@ class Service:
         assert self.predictor is not None
         ((_, result),) = self.predictor.stream([image])
         if isinstance(result, ImageFailure):
-            raise DataError(f"the image cannot be used: {result.reason}.")
+            why = result.reason.split("; ")[0]  # what follows is for files of one's own
+            raise DataError(f"the image cannot be used: {why}. Choose another, of one person.")
         camids = None if camid is None else [camid]
         return self.gallery.search(np.asarray(result), k, where, camids).of(0)

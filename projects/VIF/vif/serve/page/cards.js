@@ -12,7 +12,7 @@ export const blank = () => make("span", { className: "blank" }, icon(PERSON));
 
 /** An image that gives way to a figure where it cannot be shown. */
 export function picture(source, alt) {
-  const image = make("img", { alt, draggable: false, decoding: "async", src: source });
+  const image = make("img", { alt, draggable: false, decoding: "async", loading: "lazy", src: source });
   image.addEventListener("error", () => image.replaceWith(blank()));
   return image;
 }

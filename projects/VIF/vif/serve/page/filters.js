@@ -34,7 +34,7 @@ export function buildFilters(gallery, change) {
     ].map(([name, label]) =>
       make(
         "label",
-        { className: "field" },
+        { className: "field time" },
         label,
         make("input", { type: "datetime-local", name, step: "1" }),
       ),

@@ -94,7 +94,9 @@ async function showRows(state, signal) {
   const passing = total === gallery.rows ? "" : ` of ${number(gallery.rows)}`;
   heading(
     "Gallery",
-    total ? `${plural(total, "image", "images")}${passing}. Choose one to search by it.` : "No image passes.",
+    total
+      ? `${plural(total, "image", "images")}${passing}. Choose one to search by it.`
+      : "No image passes. Choose fewer filters, or find a shorter text.",
   );
   byId("pages").hidden = last === 1 && state.page === 1;
   const link = (text, page) =>

@@ -16,18 +16,24 @@ export function showQuery(upload, row, gallery) {
     facts([["Query", upload.file.name || "pasted image"]]);
   } else if (row) {
     byId("query-crop").replaceChildren(crop(row, gallery));
-    const when = row.time === null ? "" : new Date(1000 * row.time).toISOString().replace(".000Z", "Z");
     const known = new Set(["id", "path", "pid", "camid", "view", "time", "split"]);
     const own = Object.entries(row).filter(([name, value]) => !known.has(name) && value !== null);
     facts([
       ["Query", `#${row.id}`],
       ["Seen by", seenBy(row, gallery)],
       ["Identity", row.pid ?? ""],
-      ["Time", when],
+      ["Time", row.time === null ? "" : moment(row.time)],
       ...own,
       ["Path", row.path],
     ]);
   }
+}
+
+/** Seconds since 1970 in UTC, or as a number where no calendar reaches. */
+function moment(seconds) {
+  const date = new Date(1000 * seconds);
+  if (isNaN(date)) return `${seconds} s`;
+  return date.toISOString().replace("T", " ").replace(/(\.000)?Z/, " UTC");
 }
 
 function seenBy(row, gallery) {
