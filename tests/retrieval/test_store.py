@@ -32,7 +32,7 @@ def test_what_a_folder_holds(folder):
     assert manifest["format"] == "vif-gallery-1"
     assert manifest["meta"] == {"fingerprint": "0123456789abcdef"}
     assert (manifest["dim"], manifest["rows"], manifest["metric"]) == (16, 300, "cosine")
-    assert manifest["index"] == {"kind": "ivfpq", "lists": 2, "code_bytes": 64, "probes": 64, "refine": 16}
+    assert manifest["index"] == {"kind": "ivfpq", "lists": 2, "code_bytes": 64, "probes": 256, "refine": 16}
     names = [os.path.basename(path) for path in files(folder)]
     assert names == sorted(manifest["files"])
     assert "index.faiss" in names
