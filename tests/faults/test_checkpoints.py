@@ -301,11 +301,12 @@ def test_a_told_change_takes_the_learning_rate_that_the_new_config_has_there(run
 def test_other_versions_are_said(run, caplog):
     path = run / "model_0002.pth"
     content = torch.load(path)
-    content["run"]["versions"]["torch"] = "0.4"
+    content["run"]["versions"].update(torch="0.4", precision="bfloat16")
     torch.save(content, path)
     with caplog.at_level("WARNING"):
         build(run)
-    assert f"started with torch 0.4 and goes on with torch {torch.__version__}"[:40] in caplog.text
+    assert "started with precision bfloat16 and goes on with float32" in caplog.text
+    assert f"started with torch 0.4 and goes on with {torch.__version__}" in caplog.text
 
 
 def test_a_drawn_seed_is_used_again(tmp_path):

@@ -100,7 +100,8 @@ def lines(output):
 
 @pytest.mark.parametrize("amp", [False, True])
 def test_a_broken_loss_stops_the_run_with_a_file_that_reproduces_it(amp, tmp_path):
-    cfg = breaking(tmp_path, "SOLVER.AMP.ENABLED", amp, "MODEL.BACKBONE.DROP_RATIO", 0.3)
+    opts = ("SOLVER.AMP.DTYPE", "bfloat16") if amp else ()
+    cfg = breaking(tmp_path, "SOLVER.AMP.ENABLED", amp, *opts, "MODEL.BACKBONE.DROP_RATIO", 0.3)
     trainer = vif.VIFTrainer(cfg)
     took = []
     with pytest.MonkeyPatch.context() as patch:  # what the model really took, before it changes it in place
