@@ -1,8 +1,8 @@
 """Training runs in processes of their own that are killed at chosen moments, and what they leave.
 
-The child is forked from a server that has imported vif and done nothing else: torch forbids a backward pass in
-a fork of a process in which its engine has threads, and what other tests did must not matter. The kill is SIGKILL.
-Nothing in the project knows of moments: the child patches itself.
+The child is forked from a server that has imported vif and done nothing else: torch forbids a backward pass
+in a fork of a process in which its engine has threads, and what other tests did must not matter. The kill is
+SIGKILL. Nothing in the project knows of moments: the child patches itself.
 """
 
 import functools
