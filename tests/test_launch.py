@@ -55,6 +55,8 @@ def test_torchruns_variables_give_the_place():
     place = find_place(TORCHRUN)
     assert (place.rank, place.world_size, place.local_rank, place.node) == (3, 4, 1, 1)
     assert (place.host, place.port, place.serves) == ("here", 5, False)
+    assert (place.own_gpu, place.attempt) == (False, 0)
+    assert find_place({**TORCHRUN, "TORCHELASTIC_RESTART_COUNT": "2"}).attempt == 2
     without_agent = {**TORCHRUN, "RANK": "0", "TORCHELASTIC_USE_AGENT_STORE": "False"}
     assert find_place(without_agent).serves
     assert not find_place({**without_agent, "RANK": "1"}).serves
@@ -64,6 +66,7 @@ def test_sruns_variables_give_the_place():
     place = find_place(SRUN)
     assert (place.rank, place.world_size, place.local_rank, place.node) == (2, 4, 0, 1)
     assert (place.host, place.port, place.serves) == ("gpu01", 20000 + 12351 % 12000, False)
+    assert place.own_gpu
     other_step = find_place({**SRUN, "SLURM_STEP_ID": "7"})
     assert other_step.port == place.port + 1
     named = find_place({**SRUN, "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "77"})

@@ -17,12 +17,13 @@ from vif.errors import ConfigError
 from vif.modeling.losses import batch_triplet_loss, pair_statistics, vial_loss
 from vif.modeling.pcb import PCB
 from vif.nonfinite import Guard
-from vif.precision import amp_dtype
+from vif.precision import amp_dtype, native_bfloat16
 
 from tests import fake_trees
 from tests.systems import small_cfg
 from tests.tiny import tiny_cfg
 
+BFLOAT16 = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16")  # on any processor
 TARGETS = torch.arange(4).repeat_interleave(4)
 has_cpu_scaler = pytest.mark.skipif(
     not hasattr(torch.amp, "GradScaler"), reason="torch < 2.3 scales on a GPU only"
@@ -77,7 +78,6 @@ def batches(count=3):
     ("name", "device", "dtype"),
     [
         ("auto", "cuda", torch.float16),
-        ("auto", "cpu", torch.bfloat16),
         ("bfloat16", "cuda", torch.bfloat16),
         ("bfloat16", "cpu", torch.bfloat16),
         ("float16", "cuda", torch.float16),
@@ -85,6 +85,68 @@ def batches(count=3):
 )
 def test_the_type_follows_setting_and_device(name, device, dtype):
     assert amp_dtype(name, device) == dtype
+
+
+@pytest.fixture(params=[True, False], ids=["with bfloat16", "without"])
+def native(request, monkeypatch):
+    """A processor that has instructions for bfloat16, and one that has none."""
+    monkeypatch.setattr("vif.precision.native_bfloat16", lambda: request.param)
+    compat.process._SAID.clear()
+    return request.param
+
+
+def test_auto_on_the_cpu_is_bfloat16_where_the_processor_computes_in_it(native):
+    assert amp_dtype("auto", "cpu") == (torch.bfloat16 if native else torch.float32)
+    assert amp_dtype("bfloat16", "cpu") == torch.bfloat16
+    assert amp_dtype("auto", "cuda") == torch.float16
+
+
+def test_a_run_without_bfloat16_says_so_once_and_is_that_of_float32(native, tmp_path, caplog):
+    weights = {}
+    for name, opts in {
+        "auto": ("SOLVER.AMP.ENABLED", True),
+        "chosen": BFLOAT16,
+        "off": ("SOLVER.AMP.ENABLED", False),
+    }.items():
+        trainer = vif.VIFTrainer(tiny_cfg("CARGO/vif.yml", tmp_path / name, *opts))
+        caplog.clear()
+        with EventStorage(0):
+            for trainer.iter in range(2):
+                trainer.run_step()
+        said = [r for r in caplog.messages if "mixed precision computes in float32 here" in r]
+        assert len(said) == (name == "auto" and not native), name
+        weights[name] = trainer.model.state_dict()
+    same = "chosen" if native else "off"
+    assert all(torch.equal(weights["auto"][k], weights[same][k]) for k in weights["auto"])
+    assert any(not torch.equal(weights["chosen"][k], weights["off"][k]) for k in weights["off"])
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "native"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 clzero\n", True),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", True),
+        ("Features\t: fp asimd bf16 dgh\n", True),
+        ("flags\t\t: fpu avx2 avx512f avx512_fp16 amx_tile\n", False),
+        ("Features\t: fp asimd fphp\n", False),
+    ],
+)
+def test_the_processor_is_known_by_its_flags_in_linux(cpuinfo, native, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": not native}, raising=False)
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{cpuinfo}")
+    assert native_bfloat16.__wrapped__(str(tmp_path / "cpuinfo")) == native
+
+
+def test_elsewhere_torch_is_asked_and_a_processor_that_nobody_knows_has_none(tmp_path, monkeypatch):
+    def asked(found):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+        return native_bfloat16.__wrapped__(str(tmp_path / "no"))
+
+    assert asked({"bf16": True, "architecture": "arm64"})
+    assert asked({"avx512_bf16": True})
+    assert not asked({"bf16": False, "avx512_bf16": False, "neon": True})
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not native_bfloat16.__wrapped__(str(tmp_path / "no"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
@@ -111,7 +173,7 @@ def test_without_mixed_precision_the_step_is_fastreids_to_the_bit():
 
 def test_mixed_precision_computes_in_bfloat16_on_the_cpu_and_steps_in_float32():
     net = Net()
-    trainer, _ = steps(AMPTrainer, net, batches())
+    trainer, _ = steps(AMPTrainer, net, batches(), dtype=torch.bfloat16)
     assert net.seen == torch.bfloat16
     assert trainer.grad_scaler is None
     exact = Net()
@@ -210,7 +272,7 @@ def test_losses_of_fastreid_are_wrapped_once_and_keep_float32_to_the_bit():
 def test_every_system_trains_in_mixed_precision_on_the_cpu(name, tmp_path):
     convolutional = name.split("/")[1] in ("bot.yml", "pcb.yml", "vv.yml")
     make = small_cfg if convolutional else tiny_cfg
-    cfg = make(name, tmp_path, "SOLVER.AMP.ENABLED", True, "MODEL.FREEZE_LAYERS", [])
+    cfg = make(name, tmp_path, *BFLOAT16, "MODEL.FREEZE_LAYERS", [])
     trainer = vif.VIFTrainer(cfg)
     assert trainer._trainer.dtype == torch.bfloat16
     with EventStorage(0) as storage:
@@ -226,15 +288,14 @@ def test_the_setting_chooses_the_type_of_the_step(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("vif.trainer.amp_dtype", lambda *args: asked.append(args) or torch.float16)
     monkeypatch.setattr("vif.compat.step.grad_scaler", lambda device: f"scaler on {device}")
-    opts = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16")
-    trainer = vif.VIFTrainer(tiny_cfg("CARGO/vif.yml", tmp_path, *opts))
+    trainer = vif.VIFTrainer(tiny_cfg("CARGO/vif.yml", tmp_path, *BFLOAT16))
     assert asked == [("bfloat16", "cpu")]
     assert trainer._trainer.dtype == torch.float16
     assert trainer.grad_scaler == "scaler on cpu"  # what checkpoints take
 
 
 def test_a_run_in_bfloat16_evaluates_in_float32(tmp_path):
-    cfg = tiny_cfg("CARGO/vif.yml", tmp_path, "SOLVER.AMP.ENABLED", True)
+    cfg = tiny_cfg("CARGO/vif.yml", tmp_path, *BFLOAT16)
     trainer = vif.VIFTrainer(cfg)
     results = trainer.train()
     exact = cfg.clone()

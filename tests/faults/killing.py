@@ -23,6 +23,7 @@ from vif.errors import VIFError
 
 from tests.tiny import tiny_cfg
 
+OPTS = ("SOLVER.MAX_EPOCH", 3, "SOLVER.LOG_PERIOD", 2)  # of the run `unbroken`
 TIMES = {"time", "data_time", "images_per_second", "eta_seconds"}
 
 
@@ -106,6 +107,13 @@ def _train(name, output, opts, resume, last, counter, prepare, environment):
         code = 3
     log.flush()
     os._exit(code)
+
+
+def build(folder, *opts, resume=True):
+    """A trainer in this process, of a run of four epochs, that goes on from what the folder has."""
+    trainer = vif.VIFTrainer(tiny_cfg("SynthAG/vif.yml", folder, "SOLVER.MAX_EPOCH", 4, *opts))
+    trainer.resume_or_load(resume=resume)
+    return trainer
 
 
 def train(output, *opts, resume=False, kill=0, prepare=None, name="SynthAG/vif.yml", during=None):

@@ -1,7 +1,8 @@
-"""Checkpoints on disk: torn, foreign, missing and old ones; thinning; resuming under another config."""
+"""Checkpoints on disk: what they hold; torn, foreign, missing and old ones; thinning."""
 
 import os
 import pickle
+import random
 import re
 import shutil
 import zipfile
@@ -11,46 +12,17 @@ import vif
 import numpy as np
 import pytest
 import torch
-from fastreid.utils.checkpoint import Checkpointer as StockCheckpointer
-from vif.errors import CheckpointError, ConfigError, DataError
+from fastreid.utils.events import EventStorage
+from vif.data.unreadable import BadImage
+from vif.errors import CheckpointError, DataError
 from vif.resume.files import checkpoints, clear_partial, find, named_last, read, thin
+from vif.resume.state import restore_process
 
-from tests import fake_trees
-from tests.faults.killing import assert_same_run, differences
+from tests.faults.killing import build, differences
 from tests.tiny import tiny_cfg
 
+pytestmark = pytest.mark.usefixtures("tree")
 KEYS = ("optimizer", "lr_sched", "warmup_sched")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tree(tmp_path_factory):
-    with fake_trees.installed(tmp_path_factory.mktemp("data"), fake_trees.make_synthag) as root:
-        yield root
-
-
-def build(folder, *opts, resume=True):
-    trainer = vif.VIFTrainer(tiny_cfg("SynthAG/vif.yml", folder, "SOLVER.MAX_EPOCH", 4, *opts))
-    trainer.resume_or_load(resume=resume)
-    return trainer
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, tree):
-    """Folder of a run of four epochs; epochs 0 to 2 have a checkpoint of their own."""
-    folder = tmp_path_factory.mktemp("finished")
-    build(folder, resume=False).train()
-    return folder
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    """A copy as it was after the third epoch."""
-    folder = tmp_path / "run"
-    shutil.copytree(finished, folder)
-    (folder / "model_final.pth").unlink()
-    shutil.copy(folder / "model_0000.pth", folder / "model_best.pth")
-    (folder / "last_checkpoint").write_text("model_0002.pth")
-    return folder
 
 
 def flip(path, place=None):
@@ -64,6 +36,42 @@ def flip(path, place=None):
         at = int(len(data) * place)
     data[at] ^= 4
     path.write_bytes(bytes(data))
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="torch < 2.3 scales on a GPU only")
+def test_what_a_run_counts_and_draws_from_is_in_its_checkpoint(run):
+    def trainer():
+        built = vif.VIFTrainer(tiny_cfg("SynthAG/vif.yml", run, "SOLVER.MAX_EPOCH", 4))
+        built._trainer.set_dtype(torch.float16)  # which the config refuses on the CPU
+        return built
+
+    def draws():
+        of_numpy = np.random.rand(), np.random.randn(), np.random.randn()
+        return random.random(), random.gauss(0, 1), *of_numpy, float(torch.rand(()))
+
+    first = trainer()
+    first.grad_scaler.scale(torch.ones(()))
+    first.grad_scaler.update(2.0**7)
+    counts = {"skipped": 3, "in_a_row": 2, "overflows": 1}
+    first.guard.load_state_dict(counts)
+    next(h for h in first._hooks if type(h).__name__ == "BestCheckpointer").best_metric = 12.5
+    first.data_loader.unreadable.add([BadImage(5, "5.jpg", "image 5.jpg is empty")] * 3)
+    draws()  # an odd number of normal ones: a second waits in Python and in numpy
+    first.iter, first._trainer.iter = 30, 30
+    with EventStorage(30) as first.storage:
+        assert first.save(2)
+    drawn = draws()
+
+    again = trainer()
+    again.resume_or_load(resume=True)
+    restore_process(again, again._resumed)
+    assert draws() == drawn
+    assert again.grad_scaler.get_scale() == 2.0**7
+    assert again.guard.state_dict() == counts
+    assert next(h for h in again._hooks if type(h).__name__ == "BestCheckpointer").best_metric == 12.5
+    assert again.data_loader.unreadable.state_dict() == first.data_loader.unreadable.state_dict()
+    assert again.data_loader.unreadable.draws == 3
+    assert again.start_iter == 30
 
 
 def test_numpys_numbers_are_saved_as_pythons(run):
@@ -210,119 +218,3 @@ def test_a_run_keeps_as_many_checkpoints_as_it_is_told_and_goes_on(run, finished
     assert named_last(str(run)) == str(run / "model_final.pth")
     kept = {Path(p).name for p in checkpoints(str(run))}
     assert kept == {"model_best.pth", "model_final.pth", "model_0002.pth"}
-
-
-def test_stock_fastreid_reads_our_checkpoints(run):
-    trainer = build(run, resume=False)
-    stock = StockCheckpointer(
-        trainer.model, str(run), optimizer=trainer.optimizer, **trainer.scheduler
-    ).resume_or_load("", resume=True)
-    assert stock["epoch"] == 2
-    assert trainer.scheduler["lr_sched"].last_epoch > 0
-
-
-def test_a_checkpoint_of_stock_fastreid_resumes_as_there_and_says_what_starts_anew(run, caplog):
-    path = run / "model_0002.pth"
-    content = torch.load(path)
-    run_state = content.pop("run")
-    content.pop("position_grids")
-    torch.save(content, path)
-    with caplog.at_level("WARNING"):
-        trainer = build(run)
-    assert (trainer.start_epoch, trainer.start_iter) == (3, run_state["iteration"])
-    assert "random states, the best score and what log lines are smoothed over start anew" in caplog.text
-    assert differences(trainer.optimizer.state_dict(), content["optimizer"]) == []
-    trainer.train()
-    assert (run / "model_final.pth").exists()
-
-
-def test_harmless_changes_are_said_and_pass_with_the_same_result(run, finished, caplog):
-    with caplog.at_level("INFO"):
-        trainer = build(run, "SOLVER.LOG_PERIOD", 7, "TEST.CONFIDENCE", 0.5, "DATALOADER.NUM_WORKERS", 1)
-    assert "SOLVER.LOG_PERIOD: 1 -> 7; TEST.CONFIDENCE: 0.95 -> 0.5" in caplog.text
-    assert "DATALOADER.NUM_WORKERS: 0 -> 1" in caplog.text
-    trainer.train()
-    a, b = (torch.load(f / "model_final.pth") for f in (run, finished))
-    assert differences(a["model"], b["model"]) == []
-
-
-CHANGES = {
-    "SOLVER.BASE_LR": (0.5, r"SOLVER.BASE_LR: [\d.]+ -> 0.5"),
-    "SOLVER.MAX_EPOCH": (9, "SOLVER.MAX_EPOCH: 4 -> 9"),
-    "SOLVER.IMS_PER_BATCH": (4, "SOLVER.IMS_PER_BATCH: 8 -> 4"),
-    "SEED": (7, "SEED: 1 -> 7"),
-    "MODEL.LOSSES.NAME": (("CrossEntropyLoss",), "MODEL.LOSSES.NAME: .* -> .'CrossEntropyLoss',"),
-    "INPUT.TRANSFORMS": ((), r"INPUT.TRANSFORMS: \('PatchLevelRotateMix',\) -> \(\)"),
-    "MODEL.BACKBONE.VIT.DEPTH": (2, "MODEL.BACKBONE.VIT.DEPTH: 1 -> 2"),
-}
-
-
-@pytest.mark.parametrize("key", CHANGES)
-def test_a_change_of_what_the_run_means_is_refused_with_both_values(key, run):
-    value, message = CHANGES[key]
-    with pytest.raises(ConfigError, match=f"started with other settings: .*{message}.*RESUME_CHANGED True"):
-        build(run, key, value)
-
-
-def test_other_training_images_are_refused(run, tree):
-    image = next((tree / "SynthAG" / "train").rglob("*.jpg"))
-    image.rename(image.with_suffix(".away"))
-    try:
-        with pytest.raises(ConfigError, match="training images: .*52.* -> .*51"):
-            build(run)
-    finally:
-        image.with_suffix(".away").rename(image)
-
-
-def test_another_number_of_processes_is_refused_and_passes_when_told(run):
-    path = run / "model_0002.pth"
-    content = torch.load(path)
-    content["run"]["ranks"] = content["run"]["ranks"] * 2
-    torch.save(content, path)
-    with pytest.raises(ConfigError, match="processes: 2 -> 1"):
-        build(run)
-    build(run, "SOLVER.RESUME_CHANGED", True).train()
-
-
-def test_a_told_change_takes_the_learning_rate_that_the_new_config_has_there(run, tmp_path):
-    told = ("SOLVER.BASE_LR", 0.5, "SOLVER.MAX_EPOCH", 6, "SOLVER.WARMUP_ITERS", 8)
-    trainer = build(run, "SOLVER.RESUME_CHANGED", True, *told)
-    fresh = build(tmp_path / "fresh", *told, resume=False)
-    rates = []
-    fresh.run_step = lambda: rates.append(fresh.optimizer.param_groups[0]["lr"])
-    fresh._hooks = [h for h in fresh._hooks if type(h).__name__ == "LRScheduler"]
-    with pytest.warns(UserWarning, match="lr_scheduler.step"):
-        vif.resume.trainer.ResumableTrainer.train(fresh)
-    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(rates[trainer.start_iter], rel=1e-12)
-    momentum = torch.load(run / "model_0002.pth")["optimizer"]["state"]
-    assert differences(trainer.optimizer.state_dict()["state"], momentum) == []
-
-
-def test_other_versions_are_said(run, caplog):
-    path = run / "model_0002.pth"
-    content = torch.load(path)
-    content["run"]["versions"]["torch"] = "0.4"
-    torch.save(content, path)
-    with caplog.at_level("WARNING"):
-        build(run)
-    assert f"started with torch 0.4 and goes on with torch {torch.__version__}"[:40] in caplog.text
-
-
-def test_a_drawn_seed_is_used_again(tmp_path):
-    opts = ("SEED", -1, "SOLVER.MAX_EPOCH", 2)
-    first = build(tmp_path / "a", *opts, resume=False)
-    first.train()
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    (tmp_path / "b" / "model_final.pth").unlink()
-    (tmp_path / "b" / "last_checkpoint").write_text("model_0000.pth")
-    again = build(tmp_path / "b", *opts)
-    assert again.cfg.SEED == first.cfg.SEED == again.data_loader.dataset.seed
-    again.train()
-    assert_same_run(tmp_path / "a", tmp_path / "b")
-
-
-def test_another_best_metric_chooses_anew(run, caplog):
-    with caplog.at_level("WARNING"):
-        trainer = build(run, "TEST.BEST_METRIC", "Rank-1")
-    assert "model_best was chosen by SynthAG/AG/mAP; its choice starts anew" in caplog.text
-    assert next(h for h in trainer._hooks if type(h).__name__ == "BestCheckpointer").best_metric == -1

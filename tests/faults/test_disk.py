@@ -9,25 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import fake_trees
-from tests.faults.killing import assert_same_run, differences, metrics, printed, train
+from tests.faults.killing import OPTS, assert_same_run, differences, metrics, printed, train
 from tests.tiny import CONFIGS, TINY
 
 ROOT = Path(__file__).parents[2]
-OPTS = ("SOLVER.MAX_EPOCH", 3, "SOLVER.LOG_PERIOD", 2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tree(tmp_path_factory):
-    with fake_trees.installed(tmp_path_factory.mktemp("data"), fake_trees.make_synthag) as root:
-        yield root
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory, tree):
-    folder = tmp_path_factory.mktemp("unbroken")
-    assert train(folder, *OPTS)[0] == 0
-    return folder
+pytestmark = pytest.mark.usefixtures("tree")
 
 
 def mount(folder, *options):

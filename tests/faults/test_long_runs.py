@@ -6,17 +6,11 @@ import os
 import pytest
 import torch
 
-from tests import fake_trees
 from tests.faults.killing import printed, train
 
+pytestmark = pytest.mark.usefixtures("tree")
 # Growth of the resident memory from the 4th evaluation to the last, in MB, of the run and its workers.
 BOUND = 24
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tree(tmp_path_factory):
-    with fake_trees.installed(tmp_path_factory.mktemp("data"), fake_trees.make_synthag) as root:
-        yield root
 
 
 def children(pid):

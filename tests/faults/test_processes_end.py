@@ -178,8 +178,8 @@ def test_a_process_killed_on_one_machine_ends_torchrun_on_the_other(runs, tmp_pa
     assert "error: process 1 of 2" in ends(machines[0])
 
 
-def watches(world, **more):
-    store = dist.HashStore()
+def watches(world, store=None, **more):
+    store = store or dist.HashStore()
     lost = [[] for _ in range(world)]
     made = [
         Watch(store, rank, world, beat=0.05, silence=0.5, lost=lost[rank].append, **more)
@@ -196,6 +196,51 @@ def test_a_silent_process_is_named_to_all():
     time.sleep(1.5)
     assert lost[1] == []
     assert all(re.search(r"process 1 of 3 \(.*\) has shown no sign of life", found[0]) for found in lost[::2])
+
+
+class Lost(dist.HashStore):
+    """A store that ends after a while: without an answer, or with an error as of a closed connection."""
+
+    error = None
+    ended = False
+
+    def add(self, key, value):
+        if self.ended:
+            if self.error:
+                raise self.error
+            time.sleep(3)
+        return super().add(key, value)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, "the first process has not answered for 0 s; this process, 1 of 2, ends with it"),
+        (RuntimeError("Connection reset by peer"), "the first process, or the launcher .*, is gone; this"),
+    ],
+)
+def test_a_store_that_is_gone_ends_all(error, reason):
+    store = Lost()
+    store.error = error
+    _, lost = watches(2, store)
+    time.sleep(0.5)
+    assert lost == [[], []]
+    store.ended = True
+    time.sleep(1.8)
+    assert re.search(reason, lost[1][0])
+
+
+def test_the_process_that_holds_the_store_leaves_last():
+    store = dist.HashStore()
+    (first, _), _ = watches(2, store, serves=True)
+    store.add("left", 1)  # the other one's
+    leaving = threading.Thread(target=first.leave)
+    leaving.start()
+    time.sleep(0.5)
+    assert leaving.is_alive()
+    store.add("gone", 1)
+    leaving.join(1)
+    assert not leaving.is_alive()
 
 
 def test_a_process_that_fails_says_why_to_all_and_the_first_reason_stays():

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ RUNS = {
         *(*BASE, "MODEL.FREEZE_LAYERS", ["backbone"], "SOLVER.FREEZE_ITERS", 9),
         *("DATALOADER.SAMPLER_TRAIN", "TrainingSampler", "TEST.PRECISE_BN.ENABLED", True),
         *("TEST.PRECISE_BN.DATASET", "SynthAG", "TEST.PRECISE_BN.NUM_ITER", 3, "SOLVER.WARMUP_ITERS", 8),
-        *("SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.AMP.ENABLED", True),
+        *("SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16"),
     ),
 }
 
@@ -81,8 +82,14 @@ def test_killed_runs_end_as_the_unbroken_one(name, saves, unbroken, tmp_path):
     assert_same_run(whole, tmp_path, ignore=("CHECKPOINT_MINUTES",))  # how often a run saves changes nothing
 
 
+def terminate_the_second(launcher):
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    spawned = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(spawned[1], signal.SIGTERM)
+
+
 def test_two_processes_that_were_stopped_end_as_unbroken_ones(tree, tmp_path):
-    """SIGTERM to the launcher; random states and statistics of both processes go on."""
+    """SIGTERM to the launcher, to one process, Ctrl-C to all; random states and statistics of both go on."""
     opts = (*TINY, *RUNS["plain"], "DATALOADER.BAD_IMAGES", "skip", "MODEL.BACKBONE.DROP_RATIO", 0.2)
     command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", str(CONFIGS / "SynthAG/vif.yml")]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -90,7 +97,8 @@ def test_two_processes_that_were_stopped_end_as_unbroken_ones(tree, tmp_path):
     def run(folder, resume=False, at="", act=None):
         mine = [*command, *(["--resume"] if resume else []), "--num-gpus", "2"]
         mine += [str(o) for o in (*opts, "OUTPUT_DIR", tmp_path / folder)]
-        process = subprocess.Popen(mine, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+        given = {"text": True, "env": env, "start_new_session": True}
+        process = subprocess.Popen(mine, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **given)
         said = ""
         for line in process.stdout:
             said += line
@@ -104,7 +112,12 @@ def test_two_processes_that_were_stopped_end_as_unbroken_ones(tree, tmp_path):
     assert code == 0, said
     code, said = run("broken", at="iter 4/", act=lambda process: process.terminate())
     assert code == STOPPED, said
+    code, said = run("broken", resume=True, at="iter 8/", act=terminate_the_second)
+    assert code == STOPPED, said
     assert len(torch.load(tmp_path / "broken" / "model_resume.pth")["run"]["ranks"]) == 2
+    everybody = {"at": "iter 12/", "act": lambda process: os.killpg(process.pid, signal.SIGINT)}
+    code, said = run("broken", resume=True, **everybody)
+    assert code == STOPPED, said
     code, said = run("broken", resume=True)
     assert code == 0, said
     assert_same_run(tmp_path / "whole", tmp_path / "broken")

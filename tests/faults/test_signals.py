@@ -1,5 +1,7 @@
 """Signals from a scheduler or a keyboard: the run saves, ends with a code of its own, and goes on exactly."""
 
+import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,25 +13,11 @@ import pytest
 import torch
 from vif.errors import STOPPED
 
-from tests import fake_trees
-from tests.faults.killing import assert_same_run, printed, train
+from tests.faults.killing import OPTS, assert_same_run, printed, train
 from tests.tiny import CONFIGS, TINY
 
 ROOT = Path(__file__).parents[2]
-OPTS = ("SOLVER.MAX_EPOCH", 3, "SOLVER.LOG_PERIOD", 2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tree(tmp_path_factory):
-    with fake_trees.installed(tmp_path_factory.mktemp("data"), fake_trees.make_synthag) as root:
-        yield root
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory, tree):
-    folder = tmp_path_factory.mktemp("unbroken")
-    assert train(folder, *OPTS)[0] == 0
-    return folder
+pytestmark = pytest.mark.usefixtures("tree")
 
 
 def at_iteration(iteration, act):
@@ -131,26 +119,96 @@ def test_signals_to_the_whole_group_leave_the_loaders_workers_alive(name, unbrok
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_workers_end_when_their_run_ends_with_an_error(tmp_path):
+class SlowToArrive:
+    """Takes a second to arrive in a worker process that is no fork of the main one; says when it begins."""
+
+    def __init__(self, begun):
+        self.begun = begun
+
+    def __reduce__(self):
+        return arrive, (self.begun,)
+
+
+def arrive(begun):
+    begun.touch()
+    time.sleep(1)
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [("spawn", "SIGTERM"), ("spawn", "SIGUSR1"), ("forkserver", "SIGTERM"), ("forkserver", "SIGINT")],
+)
+def test_signals_to_the_whole_group_leave_workers_alive_that_are_starting(method, name, tmp_path):
+    """forkserver is Python's own choice from 3.14 on; a fork has the main process's handlers."""
+    begun = tmp_path / "begun"
+
+    def prepare(trainer):
+        os.setpgid(0, 0)
+        multiprocessing.set_start_method(method, force=True)
+        trainer.data_loader.loader.dataset.more = SlowToArrive(begun)
+
+    opts = (*OPTS, "DATALOADER.NUM_WORKERS", 1)
+    during = send_to_group(getattr(signal, name), begun)
+    code, _ = train(tmp_path / "run", *opts, prepare=prepare, during=during)
+    assert code == STOPPED, printed(tmp_path / "run")
+    assert f"Stopped by {name} after 1 iterations" in printed(tmp_path / "run")
+    assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_resume.pth"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_end_when_their_run_ends_with_an_error(method, tmp_path):
     """The main process ends its workers with SIGTERM then; the interpreter waits for them."""
     code = (
-        "import vif, sys\nfrom tests.tiny import tiny_cfg\n"
-        "t = vif.VIFTrainer(tiny_cfg('SynthAG/vif.yml', sys.argv[1], 'DATALOADER.NUM_WORKERS', 2))\n"
+        "import multiprocessing, sys, vif\n"
+        "multiprocessing.set_start_method(sys.argv[2])\n"
+        "from tests.tiny import tiny_cfg\n"
+        "t = vif.VIFTrainer(tiny_cfg('SynthAG/vif.yml', sys.argv[1], 'DATALOADER.NUM_WORKERS', 1))\n"
         "t.resume_or_load(resume=False)\n"
         "t.optimizer.step = lambda: 1 / 0\n"
         "t.train()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
+        [sys.executable, "-c", code, str(tmp_path), method],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT / 'projects' / 'VIF'}:{ROOT}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
+
+
+def in_group(leader):
+    """Living processes of a group, by their lines in /proc."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            stat = path.read_text()
+            state, _, group = stat.rpartition(")")[2].split()[:3]
+            if state not in "ZX" and int(group) == leader:
+                found.append(stat)
+    return found
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_nothing_is_left_of_a_run_that_was_killed(method, tmp_path):
+    """Its workers, and what Python starts beside them."""
+    leaders = []
+
+    def prepare(trainer):
+        os.setpgid(0, 0)
+        multiprocessing.set_start_method(method, force=True)
+        at_iteration(2, lambda: os.kill(os.getpid(), signal.SIGKILL))(trainer)
+
+    opts = (*OPTS, "DATALOADER.NUM_WORKERS", 2)
+    code, _ = train(tmp_path, *opts, prepare=prepare, during=lambda child: leaders.append(child.pid))
+    assert code == -signal.SIGKILL, printed(tmp_path)
+    deadline = time.monotonic() + 30
+    while in_group(leaders[0]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert in_group(leaders[0]) == []
 
 
 def test_a_signal_after_the_last_step_lets_the_run_finish(unbroken, tmp_path):

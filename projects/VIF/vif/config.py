@@ -113,7 +113,8 @@ def add_vif_config(cfg: CN) -> None:
     # Resume under a config that changes what the run means; docs/reliability.md says what then holds.
     cfg.SOLVER.RESUME_CHANGED = False
 
-    # What SOLVER.AMP.ENABLED computes in: "auto" is float16 on CUDA, as in fastreid, and bfloat16 on the CPU.
+    # What SOLVER.AMP.ENABLED computes in: "auto" is float16 on CUDA, as in fastreid; on the CPU bfloat16
+    # where the processor has instructions for it, else float32. "bfloat16" is taken anywhere.
     cfg.SOLVER.AMP.DTYPE = "auto"
     # A loss or gradient that is NaN or infinite: "stop" with a file that reproduces it, or "skip" the batch.
     cfg.SOLVER.NON_FINITE = "stop"

@@ -11,7 +11,8 @@ from fastreid.utils import comm
 from fastreid.utils.events import EventStorage, get_event_storage
 
 from ..nonfinite import Guard, raise_in_words
-from ..precision import amp_dtype, autocast, grad_scaler
+from ..precision import NO_BFLOAT16, amp_dtype, autocast, grad_scaler
+from .process import say_once
 
 
 class StepTrainer(SimpleTrainer):
@@ -39,6 +40,8 @@ class StepTrainer(SimpleTrainer):
     def run_step(self) -> None:
         """Forward, backward, and the optimizer's step where losses and gradients are finite."""
         assert self.model.training, "the model was changed to eval mode"
+        if self.MIXED and self.dtype == torch.float32:
+            say_once(NO_BFLOAT16)
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
@@ -124,7 +127,7 @@ class StepTrainer(SimpleTrainer):
 
 
 class AMPTrainer(StepTrainer):
-    """StepTrainer in mixed precision: float16 on CUDA, as fastreid has it, bfloat16 on the CPU."""
+    """StepTrainer in mixed precision: float16 on CUDA, as fastreid has it, else as `amp_dtype` says."""
 
     MIXED = True
 

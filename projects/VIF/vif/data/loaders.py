@@ -15,7 +15,7 @@ from vif.data.image_set import Draw, ImageSet, Sample
 from vif.data.transforms import checks
 from vif.data.unreadable import KEY, Unreadable
 from vif.errors import ConfigError, DataError, VIFError
-from vif.resume.signals import spare_workers
+from vif.resume.signals import spare_workers, sparing_workers
 
 __all__ = ["CountedBatchSampler", "DeviceLoader", "ImageSet", "collate", "make_loader"]
 
@@ -69,7 +69,9 @@ class _Loader(DataLoader):  # type: ignore[type-arg, unused-ignore]
     """torch's loader of `Batches`, which raises the errors among them."""
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in super().__iter__():
+        with sparing_workers():
+            batches = super().__iter__()
+        for batch in batches:
             if isinstance(batch, VIFError):
                 raise batch
             yield batch

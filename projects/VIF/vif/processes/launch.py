@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, Callable, Iterator, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, Sequence, Tuple
 from urllib.parse import urlsplit
 
 import torch
@@ -17,6 +17,7 @@ import torch.multiprocessing as mp
 
 from ..compat.distributed import enter_group, leave_group
 from ..errors import ConfigError, ProcessError, VIFError
+from ..resume.signals import STOPPING
 from .place import Place, find_place
 from .watch import SILENCE, Watch
 
@@ -80,7 +81,16 @@ def _spawn(
     context = mp.start_processes(
         _spawned, (where, main, tuple(args)), processes, join=False, start_method="spawn"
     )
-    before = signal.signal(signal.SIGTERM, lambda *_: _pass_on(context.pids()))
+    told: List[int] = []
+
+    def pass_on(number: int, _: Any) -> None:
+        told.append(number)
+        for pid in context.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)  # for any: of Ctrl-C they have their own, and two count
+
+    stopping = [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]
+    before = {number: signal.signal(number, pass_on) for number in stopping}
     try:
         while not context.join():
             pass
@@ -89,18 +99,15 @@ def _spawn(
         raise ProcessError(f"process {e.error_index} on this machine ended with the error above.") from None
     except mp.ProcessExitedException as e:
         name = f"process {e.error_index} on this machine (pid {e.error_pid})"
+        if told and e.signal_name:  # before they began to train, from when on they save
+            sys.exit(128 + told[0])
         if e.signal_name:
             raise ProcessError(f"{name} was killed by {e.signal_name}, so the others ended.") from None
         sys.stderr.write(f"error: {name} ended with exit code {e.exit_code}; its own lines say why.\n")
         sys.exit(e.exit_code)
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _pass_on(pids: Sequence[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _spawned(local_rank: int, where: Tuple[Any, ...], main: Any, args: Tuple[Any, ...]) -> None:
@@ -111,6 +118,8 @@ def _spawned(local_rank: int, where: Tuple[Any, ...], main: Any, args: Tuple[Any
         _work(place, device, main, args)
     except VIFError as e:
         sys.exit(f"error: {e}")
+    except KeyboardInterrupt:  # a second one; torch takes it for an end without error
+        sys.exit(128 + signal.SIGINT)
 
 
 def _meeting_point(url: str, machines: int, serves: bool) -> Tuple[str, int]:

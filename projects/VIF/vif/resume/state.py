@@ -55,7 +55,7 @@ def collect(trainer: Any) -> Dict[str, Any]:
         "frozen": FrozenSteps(trainer.optimizer).state_dict(),
         "config": {key: plain(value) for key, value in leaves(trainer.cfg)},
         "data": fingerprint(trainer.data_loader.dataset),
-        "versions": {**versions(), "commit": commit()},
+        "versions": circumstances(trainer),
     }
 
 
@@ -81,6 +81,11 @@ def restore_process(trainer: Any, run: Dict[str, Any]) -> None:
         buffers[name].copy_(value)
     trainer.data_loader.unreadable.load_state_dict(ranks[rank]["unreadable"])
     set_random_states(ranks[rank]["random"], trainer.cfg.MODEL.DEVICE)
+
+
+def circumstances(trainer: Any) -> Dict[str, str]:
+    """What a run depends on beside its config: versions, and what SOLVER.AMP.DTYPE "auto" is here."""
+    return {**versions(), "commit": commit(), "precision": str(trainer._trainer.dtype)[6:]}
 
 
 def stateful(trainer: Any) -> Dict[str, Any]:
@@ -139,7 +144,7 @@ def check_changes(trainer: Any, run: Dict[str, Any]) -> List[str]:
     defaults = get_cfg()
     add_vif_config(defaults)
     changes = compare(run["config"], dict(leaves(trainer.cfg)), dict(leaves(defaults)))
-    for name, version in {**versions(), "commit": commit()}.items():
+    for name, version in circumstances(trainer).items():
         before = run["versions"].get(name, "")
         if before != version:
             logger.warning("This run was started with %s %s and goes on with %s", name, before, version)
