@@ -147,6 +147,15 @@ def test_a_config_that_cannot_run_says_why(opts, message):
         vif.check_config(load(None, *opts))
 
 
+@pytest.mark.parametrize(
+    "entry", [["A", "AG", "mAP", 9.0], ["A", "AG", "mAP", "9", 1], ["A", 1, "mAP", 9, 1], "A", 9.0]
+)
+def test_an_expected_result_is_checked_before_the_run_and_not_after_it(entry):
+    vif.check_config(load(None, "TEST.EXPECTED_RESULTS", [["A", "AG", "mAP", 9, 0.5]]))
+    with pytest.raises(ConfigError, match=r"RESULTS holds .*; it must hold entries \(data set, protocol, "):
+        vif.check_config(load(None, "TEST.EXPECTED_RESULTS", [entry]))
+
+
 def test_a_config_without_vifs_keys_says_what_to_call():
     with pytest.raises(ConfigError, match="call vif.add_vif_config"):
         vif.check_config(get_cfg())

@@ -3,7 +3,7 @@
 import importlib.util
 import math
 import os
-from typing import Dict, Tuple
+from typing import Any, Dict, Sequence, Tuple
 
 import torch
 from fastreid.config import CfgNode as CN
@@ -107,6 +107,7 @@ def check_config(cfg: CN) -> None:
     _check_system(cfg)
     _check_convolutional(cfg)
     _check_sizes(cfg)
+    _check_expected(cfg.TEST.EXPECTED_RESULTS)
     if cfg.MODEL.BACKBONE.NAME == "build_vif_timm_backbone":
         from .modeling.timm_backbone import check_timm_backbone
 
@@ -245,6 +246,17 @@ def _check_sizes(cfg: CN) -> None:
         if vit.EMBED_DIM % vit.NUM_HEADS:
             raise ConfigError(
                 f"MODEL.BACKBONE.VIT.NUM_HEADS={vit.NUM_HEADS} does not divide EMBED_DIM={vit.EMBED_DIM}."
+            )
+
+
+def _check_expected(entries: Sequence[Any]) -> None:
+    """Entries of TEST.EXPECTED_RESULTS, which are read when the run is over."""
+    for entry in entries:
+        kinds = [type(value) for value in entry] if isinstance(entry, (list, tuple)) else []
+        if kinds[:3] != [str] * 3 or len(kinds) != 5 or not set(kinds[3:]) <= {int, float}:
+            raise ConfigError(
+                f"TEST.EXPECTED_RESULTS holds {entry!r}; it must hold entries (data set, protocol, metric, "
+                "percent, tolerance), as in [['SynthAG', 'AG', 'mAP', 19.4, 4.0]]."
             )
 
 
