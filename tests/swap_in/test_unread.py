@@ -157,6 +157,13 @@ def get(cfg, key):
     return cfg
 
 
+def test_fastreids_trainer_says_it_of_the_keys_that_work_there(caplog):
+    compat.process._SAID.clear()
+    with caplog.at_level("WARNING"):
+        refuse_unread(load("MODEL.VDT.VIEW_WEIGHT", 0.5))
+    assert "MODEL.VDT.VIEW_WEIGHT=0.5 has no effect in this run" in caplog.text
+
+
 def test_vifs_trainer_says_it_when_it_checks_a_config(caplog):
     compat.process._SAID.clear()
     with caplog.at_level("WARNING"):

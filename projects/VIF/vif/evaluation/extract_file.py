@@ -66,10 +66,11 @@ def extract_file(cfg: Any, name: str, out: str) -> FeatureTable:
 def _provenance(cfg: Any, dataset: TestSet) -> Dict[str, str]:
     """Text that tells these features from others: data set, weights, config, images."""
     records, _ = unique_rows(dataset.splits)
+    weights = cfg.MODEL.WEIGHTS
     config = json.dumps([cfg.MODEL.dump(), cfg.INPUT.dump(), cfg.TEST.FLIP.dump()])
     meta = {
         "dataset": dataset.source,
-        "weights": f"{os.path.basename(cfg.MODEL.WEIGHTS)} sha256 {sha256(cfg.MODEL.WEIGHTS)}",
+        "weights": " sha256 ".join(filter(None, (os.path.basename(weights), sha256(weights)))),
         "config": f"sha256 {hashlib.sha256(config.encode()).hexdigest()}",
         "images": f"sha256 {hashlib.sha256(repr(records).encode()).hexdigest()}",
     }
