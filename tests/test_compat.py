@@ -12,6 +12,7 @@ import torch
 from vif import compat
 from fastreid.data.samplers import NaiveIdentitySampler
 from fastreid.engine import defaults
+from fastreid.modeling.meta_arch import baseline
 from vif.errors import CheckpointError, ConfigError, DataError
 from vif.weight_files import load_tensors
 
@@ -98,6 +99,18 @@ def test_engine_uses_the_bridged_classes():
     assert defaults.Checkpointer is compat.checkpointer.Checkpointer
     assert defaults.AMPTrainer is compat.step.AMPTrainer
     assert defaults.SimpleTrainer is compat.step.StepTrainer
+
+
+def test_installing_again_changes_nothing():
+    def in_place():
+        names = ("AMPTrainer", "Checkpointer", "DistributedDataParallel", "SimpleTrainer", "build_model")
+        methods = (vars(defaults.DefaultTrainer)[name] for name in ("build_train_loader", "test"))
+        losses = (getattr(baseline, name) for name in compat.losses.NAMES)
+        return [*(getattr(defaults, name) for name in names), *methods, *losses, baseline.Baseline.forward]
+
+    before = in_place()
+    compat.install()
+    assert all(now is then for now, then in zip(in_place(), before))
 
 
 def test_checkpoint_round_trip_and_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
