@@ -91,6 +91,24 @@ def test_private_random_gives_the_samplers_own_indices_and_leaves_the_global_sta
     assert np.random.rand() == undisturbed
 
 
+def test_private_random_leaves_torchs_global_state_too():
+    class Draws:  # as fastreid's ImbalancedDatasetSampler does, from the global state
+        def __iter__(self):
+            while True:
+                yield int(torch.randint(10**6, (1,)))
+
+    def first(seed):
+        torch.manual_seed(seed)
+        private = iter(compat.PrivateRandom(Draws(), chunk=2, seed=7))
+        indices = [next(private) for _ in range(5)]
+        return indices, torch.rand(1).item()
+
+    torch.manual_seed(3)
+    undisturbed = torch.rand(1).item()
+    assert first(3)[1] == undisturbed
+    assert first(4)[0] == first(3)[0]
+
+
 def test_private_random_ends_with_a_finite_sampler():
     assert list(compat.PrivateRandom(range(10), chunk=4)) == list(range(10))
 
