@@ -82,9 +82,9 @@ def measure(name: str, paths: List[str], folder: str, quick: bool) -> Dict[str, 
     session = ours["vif.Predictor.from_onnx, fp32"].backend.session
     sections = {}
     for batch in BATCHES:
-        order = itertools.cycle([paths[i : i + batch] for i in range(0, len(paths) - batch + 1, batch)])
-        cases: Dict[str, Any] = {THEIRS: _case(default_predictor(cfg), order)}
-        cases.update({label: _case(predictor, order) for label, predictor in ours.items()})
+        batches = [paths[i : i + batch] for i in range(0, len(paths) - batch + 1, batch)]
+        cases: Dict[str, Any] = {THEIRS: _case(default_predictor(cfg), batches)}
+        cases.update({label: _case(predictor, batches) for label, predictor in ours.items()})
         pixels = np.zeros((batch, *SIZE, 3), dtype=np.uint8)
         cases["onnxruntime alone, fp32, pixels ready"] = lambda x=pixels: session.run(None, {"images": x})
         rounds = 1 if quick else (15 if batch == 1 else 5)
@@ -96,7 +96,9 @@ def measure(name: str, paths: List[str], folder: str, quick: bool) -> Dict[str, 
     return sections
 
 
-def _case(features: Any, order: Any) -> Any:
+def _case(features: Any, batches: List[List[str]]) -> Any:
+    """A call for each round: rounds have different images, the cases of a round the same."""
+    order = itertools.cycle(batches)
     return lambda: features(next(order))
 
 

@@ -12,6 +12,7 @@ import torch
 from vif import compat
 from fastreid.data.samplers import NaiveIdentitySampler
 from fastreid.engine import defaults
+from fastreid.modeling.meta_arch import baseline
 from vif.errors import CheckpointError, ConfigError, DataError
 from vif.weight_files import load_tensors
 
@@ -36,6 +37,8 @@ def test_vif_imports_before_and_after_fastreids_config(order):
 def test_no_old_name_stays_behind():
     assert "Mapping" not in vars(collections)  # Python 3.9 knows it all the same
     assert not hasattr(sys.modules.get("torch._six"), "container_abcs")  # torch 1.13 has the module
+    if int(torch.__version__.split(".")[0]) >= 2:
+        assert "torch._six" not in sys.modules
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
@@ -88,6 +91,24 @@ def test_private_random_gives_the_samplers_own_indices_and_leaves_the_global_sta
     assert np.random.rand() == undisturbed
 
 
+def test_private_random_leaves_torchs_global_state_too():
+    class Draws:  # as fastreid's ImbalancedDatasetSampler does, from the global state
+        def __iter__(self):
+            while True:
+                yield int(torch.randint(10**6, (1,)))
+
+    def first(seed):
+        torch.manual_seed(seed)
+        private = iter(compat.PrivateRandom(Draws(), chunk=2, seed=7))
+        indices = [next(private) for _ in range(5)]
+        return indices, torch.rand(1).item()
+
+    torch.manual_seed(3)
+    undisturbed = torch.rand(1).item()
+    assert first(3)[1] == undisturbed
+    assert first(4)[0] == first(3)[0]
+
+
 def test_private_random_ends_with_a_finite_sampler():
     assert list(compat.PrivateRandom(range(10), chunk=4)) == list(range(10))
 
@@ -96,6 +117,18 @@ def test_engine_uses_the_bridged_classes():
     assert defaults.Checkpointer is compat.checkpointer.Checkpointer
     assert defaults.AMPTrainer is compat.step.AMPTrainer
     assert defaults.SimpleTrainer is compat.step.StepTrainer
+
+
+def test_installing_again_changes_nothing():
+    def in_place():
+        names = ("AMPTrainer", "Checkpointer", "DistributedDataParallel", "SimpleTrainer", "build_model")
+        methods = (vars(defaults.DefaultTrainer)[name] for name in ("build_train_loader", "test"))
+        losses = (getattr(baseline, name) for name in compat.losses.NAMES)
+        return [*(getattr(defaults, name) for name in names), *methods, *losses, baseline.Baseline.forward]
+
+    before = in_place()
+    compat.install()
+    assert all(now is then for now, then in zip(in_place(), before))
 
 
 def test_checkpoint_round_trip_and_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):

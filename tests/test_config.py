@@ -6,7 +6,7 @@ import vif
 import pytest
 from fastreid.config import get_cfg
 from vif.config import lookup
-from vif.config_checks import _CHOICES, _RANGES
+from vif.config_ranges import CHOICES, RANGES
 from vif.errors import ConfigError
 
 from tests.marks import needs_packages
@@ -83,9 +83,9 @@ def test_the_papers_recipe(dataset):
     assert {k: lookup(cfg, k) for k in expected} == expected
 
 
-@pytest.mark.parametrize("key", sorted(_RANGES))
+@pytest.mark.parametrize("key", sorted(RANGES))
 def test_a_value_out_of_range_is_refused_by_name(key):
-    for bound, step in zip(_RANGES[key], (-1, 1)):
+    for bound, step in zip(RANGES[key], (-1, 1)):
         cfg = load(None)
         node = cfg
         for part in key.split(".")[:-1]:
@@ -102,7 +102,7 @@ def test_nan_is_out_of_range():
         vif.check_config(cfg)
 
 
-@pytest.mark.parametrize("key", sorted(_CHOICES))
+@pytest.mark.parametrize("key", sorted(CHOICES))
 def test_an_unknown_word_is_refused_with_the_choices(key):
     with pytest.raises(ConfigError, match=rf"{key}='nonsense' is unknown; choose one of"):
         vif.check_config(load(None, key, "nonsense"))
@@ -145,6 +145,15 @@ def test_an_unknown_word_is_refused_with_the_choices(key):
 def test_a_config_that_cannot_run_says_why(opts, message):
     with pytest.raises(ConfigError, match=message):
         vif.check_config(load(None, *opts))
+
+
+@pytest.mark.parametrize(
+    "entry", [["A", "AG", "mAP", 9.0], ["A", "AG", "mAP", "9", 1], ["A", 1, "mAP", 9, 1], "A", 9.0]
+)
+def test_an_expected_result_is_checked_before_the_run_and_not_after_it(entry):
+    vif.check_config(load(None, "TEST.EXPECTED_RESULTS", [["A", "AG", "mAP", 9, 0.5]]))
+    with pytest.raises(ConfigError, match=r"RESULTS holds .*; it must hold entries \(data set, protocol, "):
+        vif.check_config(load(None, "TEST.EXPECTED_RESULTS", [entry]))
 
 
 def test_a_config_without_vifs_keys_says_what_to_call():

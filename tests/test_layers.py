@@ -18,6 +18,7 @@ ADAPTERS = {
     "config.py",
     "config_checks.py",
     "config_file.py",
+    "config_ranges.py",
     "data/build.py",
     "data/datasets/registry.py",
     "evaluation/evaluator.py",

@@ -235,6 +235,12 @@ def test_broken_files_are_failures_that_say_why(tmp_path, name):
         assert (failure.path, failure.reason.startswith(reason)) == ("bytes", True)
 
 
+def test_a_failure_is_one_line_whatever_its_file_is_called():
+    assert str(ImageFailure("a\nb\x1b[2J.jpg", "broken")) == "image 'a\\nb\\x1b[2J.jpg': broken"
+    assert str(ImageFailure("bad\udcff.jpg", "broken")) == "image 'bad\\udcff.jpg': broken"
+    assert str(ImageFailure("Zoë 1.jpg", "broken")) == "image Zoë 1.jpg: broken"
+
+
 def test_the_largest_image_is_a_setting():
     image = noise(20, 10)
     assert load_image(encoded(image), max_pixels=200).shape == (20, 10, 3)

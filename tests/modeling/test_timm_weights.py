@@ -8,12 +8,14 @@ import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 from vif.errors import ConfigError
+from vif.evaluation.extract_file import extract_file
 from vif.modeling import timm_models
 from vif.modeling.timm_backbone import TimmBackbone
 from vif.modeling.timm_models import create_model
 from vif.weight_files import Weights
 from vif.weights import load_weights
 
+from tests import fake_trees
 from tests.tiny import tiny_cfg
 
 VIT = "vit_tiny_patch16_224"
@@ -104,6 +106,16 @@ def test_timms_names_load_where_there_is_a_network(downloads, tmp_path):
     assert torch.equal(model.backbone.norm.weight, downloads[-1].norm.weight)
     vif.compat.checkpointer.Checkpointer(plain).resume_or_load(path, resume=False)
     assert torch.equal(plain.backbone.pos_embed[:, 0], downloads[-1].pos_embed[:, 0])
+
+
+def test_features_of_weights_by_timms_name(downloads, tmp_path, monkeypatch):
+    fake_trees.make_synthag(tmp_path / "data", ids=2)
+    monkeypatch.setenv("FASTREID_DATASETS", str(tmp_path / "data"))
+    torch.manual_seed(0)
+    cfg = timm_cfg(tmp_path, "MODEL.WEIGHTS", f"timm://{VIT}.augreg_in21k")
+    table = extract_file(cfg, "SynthAG", str(tmp_path / "features.npz"))
+    assert table.meta["weights"] == f"{VIT}.augreg_in21k"
+    assert len(table) > 0
 
 
 @pytest.mark.parametrize("key", ["MODEL.WEIGHTS", "MODEL.BACKBONE.PRETRAIN_PATH"])

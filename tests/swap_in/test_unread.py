@@ -1,5 +1,7 @@
 """No key of VIF's is silently ignored: not by fastreid's own trainer, not by a run that does not need it."""
 
+import itertools
+
 import vif
 import pytest
 from vif import compat
@@ -9,7 +11,7 @@ from fastreid.engine import DefaultTrainer
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from vif.errors import ConfigError
-from vif.unread import READERS, changed_keys, refuse_unread, vif_defaults, warn_unread
+from vif.unread import READERS, changed_keys, readers_of, refuse_unread, vif_defaults, warn_unread
 
 OTHER = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v + 0.25, str: lambda v: v + "x"}
 DEFAULTS = vif_defaults()
@@ -92,24 +94,60 @@ def test_a_key_whose_reader_is_not_chosen_is_said(key, caplog):
         assert "has no effect in this run: it is read where" in message
 
 
-@pytest.mark.parametrize("reader", READERS, ids=lambda r: r.prefix)
-def test_a_key_whose_reader_is_chosen_is_not(reader, caplog):
-    key = next(k for k in DEFAULTS if f"{k}.".startswith(f"{reader.prefix}."))
-    for chosen in reader.chosen_by:
-        for word in reader.words:
-            value = word if isinstance(get(load(), chosen), (str, bool)) else (word,)
-            compat.process._SAID.clear()
-            caplog.clear()
-            with caplog.at_level("WARNING"):
-                warn_unread(load(key, another(key), chosen, value))
-            assert [r.message for r in caplog.records if r.message.startswith(key)] == []
+@pytest.mark.parametrize("key", sorted(DEFAULTS.keys() - READ))
+def test_a_key_of_which_all_readers_are_chosen_is_not(key, caplog):
+    choices = [[(c, w) for c in r.chosen_by for w in r.words] for r in readers_of(key)]
+    for chosen in itertools.product(*choices):
+        opts = [x for c, w in chosen for x in (c, w if isinstance(get(load(), c), (str, bool)) else (w,))]
+        compat.process._SAID.clear()
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            warn_unread(load(key, another(key), *opts))
+        assert [r.message for r in caplog.records if r.message.startswith(key)] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "opts", "needed"),
+    [
+        (
+            "MODEL.LOSSES.VIAL.BETA",
+            3.0,
+            ["MODEL.LOSSES.NAME", ("VIALLoss",), "MODEL.LOSSES.VIAL.PENALTY", False],
+            "MODEL.LOSSES.VIAL.PENALTY has True",
+        ),
+        (
+            "MODEL.LOSSES.VIAL.LAMBDA",
+            0.1,
+            ["MODEL.LOSSES.VIAL.PENALTY", False],
+            "MODEL.LOSSES.NAME has VIALLoss, and MODEL.LOSSES.VIAL.PENALTY has True",
+        ),
+        (
+            "MODEL.LOSSES.TRI.GATHER",
+            True,
+            ["MODEL.META_ARCHITECTURE", "VIF", "MODEL.LOSSES.NAME", ("CrossEntropyLoss",)],
+            "MODEL.LOSSES.NAME has TripletLoss",
+        ),
+    ],
+)
+def test_a_key_that_needs_more_than_one_thing_says_what_is_missing(key, value, opts, needed, caplog):
+    compat.process._SAID.clear()
+    with caplog.at_level("WARNING"):
+        warn_unread(load(key, value, *opts))
+    said = f"{key}={value!r} has no effect in this run: it is read where {needed}"
+    assert said in [r.message for r in caplog.records]
+
+
+def test_every_reader_is_of_a_key():
+    for reader in READERS:
+        for prefix in reader.prefixes:
+            assert [k for k in DEFAULTS if f"{k}.".startswith(f"{prefix}.")], prefix
 
 
 def test_the_readers_are_names_that_are_registered():
     registries = (vif.TRANSFORM_REGISTRY, vif.LOSS_REGISTRY, META_ARCH_REGISTRY, BACKBONE_REGISTRY)
     known = {name for registry in (*registries, DATASET_REGISTRY) for name in registry._obj_map}
     assert {word for reader in READERS for word in reader.words} - known == {
-        *("attributes", True, "skip")  # a label, a switch, an action
+        *("attributes", True, "skip", "TripletLoss")  # a label, a switch, an action, a loss of fastreid's
     }
 
 
@@ -117,6 +155,13 @@ def get(cfg, key):
     for part in key.split("."):
         cfg = cfg[part]
     return cfg
+
+
+def test_fastreids_trainer_says_it_of_the_keys_that_work_there(caplog):
+    compat.process._SAID.clear()
+    with caplog.at_level("WARNING"):
+        refuse_unread(load("MODEL.VDT.VIEW_WEIGHT", 0.5))
+    assert "MODEL.VDT.VIEW_WEIGHT=0.5 has no effect in this run" in caplog.text
 
 
 def test_vifs_trainer_says_it_when_it_checks_a_config(caplog):

@@ -1,7 +1,6 @@
 """The check that a config can run: ranges, choices, and what has to go together."""
 
 import importlib.util
-import math
 import os
 from typing import Dict, Tuple
 
@@ -9,68 +8,11 @@ import torch
 from fastreid.config import CfgNode as CN
 
 from .config import lookup
+from .config_ranges import check_ranges
 from .errors import ConfigError
-from .precision import DTYPES, amp_dtype
+from .precision import amp_dtype
 from .weight_files import TIMM
 
-_UNIT = (0.0, 1.0)
-# key -> allowed range, both ends included
-_RANGES: Dict[str, Tuple[float, float]] = {
-    "SEED": (-1, 2**32 - 1),
-    "INPUT.PLRM.PROB": _UNIT,
-    "INPUT.PLRM.BASE_PROB": _UNIT,
-    "INPUT.PLRM.CENTER_WEIGHT": _UNIT,
-    "INPUT.PLRM.PATCH_SIZE": (2, 512),
-    "INPUT.PLRM.MAX_ANGLE": (0.0, 180.0),
-    "INPUT.PLRM.ALPHA": _UNIT,
-    "INPUT.ROTATION.PROB": _UNIT,
-    "INPUT.ROTATION.MAX_ANGLE": (0.0, 180.0),
-    "INPUT.PATCH_SHUFFLE.PROB": _UNIT,
-    "INPUT.PATCH_SHUFFLE.PATCH_SIZE": (2, 512),
-    "DATASETS.HOLDOUT": (0.0, 0.9),
-    "MODEL.LOSSES.VIAL.BETA": (0.0, 80.0),  # exp(80) still fits float32
-    "MODEL.LOSSES.VIAL.LAMBDA": (0.0, 1e4),
-    "MODEL.LOSSES.VIAL.MARGIN": (0.0, 2.0),
-    "MODEL.LOSSES.VIAL.SCALE": (0.0, 1e6),
-    "MODEL.VDT.VIEW_WEIGHT": (0.0, 1e6),
-    "MODEL.VDT.ORTHOGONAL_WEIGHT": (0.0, 1e6),
-    "MODEL.EXPLAIN.NUM_ATTRIBUTES": (1, 1e4),
-    "MODEL.EXPLAIN.SHARE": _UNIT,
-    "MODEL.EXPLAIN.DISTILLATION_WEIGHT": (0.0, 1e6),
-    "MODEL.EXPLAIN.PRIOR_WEIGHT": (0.0, 1e6),
-    "MODEL.PCB.STRIPES": (1, 64),
-    "MODEL.PCB.DIM": (1, 8192),
-    "MODEL.PCB.DROPOUT": (0.0, 0.99),
-    "MODEL.BACKBONE.VIT.EMBED_DIM": (8, 8192),
-    "MODEL.BACKBONE.VIT.DEPTH": (1, 128),
-    "MODEL.BACKBONE.VIT.NUM_HEADS": (1, 256),
-    "MODEL.BACKBONE.VIT.MLP_RATIO": (0.1, 16.0),
-    "MODEL.BACKBONE.VIT.PATCH_SIZE": (1, 512),
-    "SOLVER.LOG_PERIOD": (1, 1e9),
-    "SOLVER.CHECKPOINT_KEEP": (0, 1e9),
-    "SOLVER.CHECKPOINT_MINUTES": (0.0, 1e6),
-    "SOLVER.NON_FINITE_LIMIT": (1, 1e9),
-    "TEST.CONFIDENCE": (0.0, 0.999),
-    # fastreid's own, where a bad value ends in a bare ZeroDivisionError
-    "SOLVER.IMS_PER_BATCH": (1, 1e6),
-    "SOLVER.CHECKPOINT_PERIOD": (1, 1e9),
-    "SOLVER.MAX_EPOCH": (1, 1e9),
-    "TEST.EVAL_PERIOD": (1, 1e9),
-    "TEST.IMS_PER_BATCH": (1, 1e6),
-    "DATALOADER.NUM_INSTANCE": (1, 1e6),
-    "DATALOADER.NUM_WORKERS": (0, 1024),
-}
-_METRICS = ("Rank-1", "Rank-5", "Rank-10", "mAP", "mINP")
-_CHOICES: Dict[str, Tuple[str, ...]] = {
-    "INPUT.PLRM.FILL": ("zeros", "border", "reflect"),
-    "INPUT.PLRM.MODE": ("center", "literal", "uniform"),
-    "MODEL.BACKBONE.VIT.ATTENTION": ("eager", "sdpa"),
-    "SOLVER.AMP.DTYPE": DTYPES,
-    "SOLVER.NON_FINITE": ("stop", "skip"),
-    "DATALOADER.BAD_IMAGES": ("error", "skip"),
-    "TEST.BEST_METRIC": _METRICS,
-    "TEST.METRIC": ("cosine", "euclidean"),
-}
 # channels of fastreid's convolutional backbones by MODEL.BACKBONE.DEPTH
 _CHANNELS: Dict[str, Dict[str, int]] = {
     "build_resnet_backbone": {"18x": 512, "34x": 512, "50x": 2048, "101x": 2048},
@@ -96,13 +38,7 @@ def check_config(cfg: CN) -> None:
     """
     if "PLRM" not in cfg.INPUT:
         raise ConfigError("The config lacks VIF's keys: call vif.add_vif_config(cfg) right after get_cfg().")
-    for key, (low, high) in _RANGES.items():
-        value = lookup(cfg, key)
-        if not (low <= value <= high) or math.isnan(value):
-            raise ConfigError(f"{key}={value} is out of range; it must be between {low:g} and {high:g}.")
-    for key, allowed in _CHOICES.items():
-        if lookup(cfg, key) not in allowed:
-            raise ConfigError(f"{key}={lookup(cfg, key)!r} is unknown; choose one of {', '.join(allowed)}.")
+    check_ranges(cfg)
     _check_names(cfg)
     _check_system(cfg)
     _check_convolutional(cfg)

@@ -12,31 +12,36 @@ from .errors import ConfigError
 
 
 class Reader(NamedTuple):
-    """What reads the keys under a prefix: one of `words` in one of the keys `chosen_by`."""
+    """What the keys below `prefixes` need to be read: one of `words` in one of the keys `chosen_by`."""
 
-    prefix: str
+    prefixes: Tuple[str, ...]
     chosen_by: Tuple[str, ...]
     words: Tuple[Any, ...]
 
 
 _OURS = ("build_vif_vit_backbone", "build_vdt_backbone")
+_VIAL, _VIT = "MODEL.LOSSES.VIAL.", "MODEL.BACKBONE.VIT."
+_SHAPE = ("EMBED_DIM", "DEPTH", "NUM_HEADS", "MLP_RATIO", "PATCH_SIZE")
+_LOSS = ("BETA", "LAMBDA", "PENALTY", "HARD_NEGATIVES", "SCALE", "GATHER")
 READERS = (
-    Reader("INPUT.PLRM", ("INPUT.TRANSFORMS",), ("PatchLevelRotateMix",)),
-    Reader("INPUT.ROTATION", ("INPUT.TRANSFORMS",), ("RandomRotation",)),
-    Reader("INPUT.PATCH_SHUFFLE", ("INPUT.TRANSFORMS",), ("PatchShuffle",)),
-    Reader("MODEL.LOSSES.VIAL.MARGIN", ("MODEL.META_ARCHITECTURE",), ("VIF",)),  # also of what is logged
-    Reader("MODEL.LOSSES.VIAL", ("MODEL.LOSSES.NAME",), ("VIALLoss",)),
-    Reader("MODEL.LOSSES.TRI.GATHER", ("MODEL.META_ARCHITECTURE",), ("VIF", "VV")),
-    Reader("MODEL.VDT", ("MODEL.META_ARCHITECTURE",), ("VDT",)),
-    Reader("MODEL.EXPLAIN", ("MODEL.META_ARCHITECTURE",), ("Explain",)),
-    Reader("MODEL.PCB", ("MODEL.META_ARCHITECTURE",), ("PCB",)),
-    Reader("MODEL.BACKBONE.VIT.ATTENTION", ("MODEL.BACKBONE.NAME",), (*_OURS, "build_vit_backbone")),
-    Reader("MODEL.BACKBONE.VIT", ("MODEL.BACKBONE.NAME",), _OURS),
-    Reader("MODEL.BACKBONE.TIMM", ("MODEL.BACKBONE.NAME",), ("build_vif_timm_backbone",)),
-    Reader("DATASETS.MANIFEST", ("DATASETS.NAMES", "DATASETS.TESTS"), ("AGManifest",)),
-    Reader("DATASETS.ATTRIBUTES", ("DATALOADER.LABELS",), ("attributes",)),
-    Reader("SOLVER.AMP.DTYPE", ("SOLVER.AMP.ENABLED",), (True,)),
-    Reader("SOLVER.NON_FINITE_LIMIT", ("SOLVER.NON_FINITE",), ("skip",)),
+    Reader(("INPUT.PLRM",), ("INPUT.TRANSFORMS",), ("PatchLevelRotateMix",)),
+    Reader(("INPUT.ROTATION",), ("INPUT.TRANSFORMS",), ("RandomRotation",)),
+    Reader(("INPUT.PATCH_SHUFFLE",), ("INPUT.TRANSFORMS",), ("PatchShuffle",)),
+    Reader((f"{_VIAL}MARGIN",), ("MODEL.META_ARCHITECTURE",), ("VIF",)),  # what is logged, too, counts by it
+    Reader(tuple(_VIAL + name for name in _LOSS), ("MODEL.LOSSES.NAME",), ("VIALLoss",)),
+    Reader((f"{_VIAL}BETA", f"{_VIAL}LAMBDA"), (f"{_VIAL}PENALTY",), (True,)),
+    Reader(("MODEL.LOSSES.TRI.GATHER",), ("MODEL.META_ARCHITECTURE",), ("VIF", "VV")),
+    Reader(("MODEL.LOSSES.TRI.GATHER",), ("MODEL.LOSSES.NAME",), ("TripletLoss",)),
+    Reader(("MODEL.VDT",), ("MODEL.META_ARCHITECTURE",), ("VDT",)),
+    Reader(("MODEL.EXPLAIN",), ("MODEL.META_ARCHITECTURE",), ("Explain",)),
+    Reader(("MODEL.PCB",), ("MODEL.META_ARCHITECTURE",), ("PCB",)),
+    Reader((f"{_VIT}ATTENTION",), ("MODEL.BACKBONE.NAME",), (*_OURS, "build_vit_backbone")),
+    Reader(tuple(_VIT + name for name in _SHAPE), ("MODEL.BACKBONE.NAME",), _OURS),
+    Reader(("MODEL.BACKBONE.TIMM",), ("MODEL.BACKBONE.NAME",), ("build_vif_timm_backbone",)),
+    Reader(("DATASETS.MANIFEST",), ("DATASETS.NAMES", "DATASETS.TESTS"), ("AGManifest",)),
+    Reader(("DATASETS.ATTRIBUTES",), ("DATALOADER.LABELS",), ("attributes",)),
+    Reader(("SOLVER.AMP.DTYPE",), ("SOLVER.AMP.ENABLED",), (True,)),
+    Reader(("SOLVER.NON_FINITE_LIMIT",), ("SOLVER.NON_FINITE",), ("skip",)),
 )
 
 
@@ -49,6 +54,11 @@ def vif_defaults() -> Dict[str, Any]:
     return {key: value for key, value in sorted(leaves(both)) if key not in theirs}
 
 
+def readers_of(key: str) -> List[Reader]:
+    """What a key needs to be read; nothing where VIF's trainer reads it in every run."""
+    return [reader for reader in READERS if any(f"{key}.".startswith(f"{p}.") for p in reader.prefixes)]
+
+
 def changed_keys(cfg: CfgNode) -> List[str]:
     """Keys of VIF's that are not at their defaults; none in a config without them."""
     there = dict(leaves(cfg))
@@ -58,13 +68,11 @@ def changed_keys(cfg: CfgNode) -> List[str]:
 def warn_unread(cfg: CfgNode) -> None:
     """Say which changed keys are of a transform, loss, model or data set that the config does not choose."""
     for key in changed_keys(cfg):
-        reader = next((reader for reader in READERS if f"{key}.".startswith(f"{reader.prefix}.")), None)
-        if reader is None or _chosen(cfg, reader):
-            continue
-        say_once(
-            f"{key}={lookup(cfg, key)!r} has no effect in this run: it is read where "
-            f"{' or '.join(reader.chosen_by)} has {' or '.join(map(str, reader.words))}"
-        )
+        lacking = [reader for reader in readers_of(key) if not _chosen(cfg, reader)]
+        needs = [f"{' or '.join(r.chosen_by)} has {' or '.join(map(str, r.words))}" for r in lacking]
+        if needs:
+            value, needed = lookup(cfg, key), ", and ".join(needs)
+            say_once(f"{key}={value!r} has no effect in this run: it is read where {needed}")
 
 
 def _chosen(cfg: CfgNode, reader: Reader) -> bool:

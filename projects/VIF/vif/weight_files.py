@@ -1,8 +1,10 @@
 """Files of weights, read on the CPU as tensors and plain values: nothing that a file holds is ever run."""
 
 import collections
+import hashlib
 import json
 import pickle
+import re
 import zipfile
 from typing import Any, Dict, Mapping, NamedTuple, Tuple
 
@@ -13,6 +15,7 @@ from .errors import DataError
 
 TIMM = "timm://"  # scheme of weights by timm's name: timm://vit_base_patch16_224.augreg_in21k_ft_in1k
 GRIDS = "position_grids"  # where our checkpoints note the grids of their position embeddings
+_CODE = re.compile(r"(?:GLOBAL|class) ([\w.]+)")  # what torch's reader says that it refused
 _WRAPPERS = ("model", "state_dict", "teacher", "model_state")  # names under which programs save a state dict
 
 
@@ -59,6 +62,14 @@ def read_weights(path: str) -> Weights:
     return Weights(path, tensors, grids, rest)
 
 
+def sha256(path: str) -> str:
+    """Of a file, in hexadecimal digits; empty for timm://NAME, which is no file."""
+    if path.startswith(TIMM):
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
 def plain_values(content: Any) -> Any:
     """`content` with numpy's numbers as Python's, in dicts, lists and tuples: they are code to the reader."""
     if type(content) is dict:
@@ -94,9 +105,12 @@ def load_tensors(path: str) -> Any:
             f"Weights file {path} does not exist; check MODEL.WEIGHTS or MODEL.BACKBONE.PRETRAIN_PATH."
         ) from None
     except pickle.UnpicklingError as e:
+        code = _CODE.search(str(e))
+        what = f"pickled code ({code[1]})" if code else "pickled code or is no torch file"
         raise DataError(
-            f"{path} holds pickled code or is no torch file, and is not read: loading it could run anything. "
-            f"Save it again as a plain state dict of tensors. ({str(e).splitlines()[0]})"
+            f"{path} holds {what}, and is not read: loading it could run anything. Where you trust it, take "
+            "its tensors out: `torch.save(torch.load(path, 'cpu', weights_only=False)['model'], "
+            "'weights.pth')`, with the key under which the file has them in place of 'model'."
         ) from e
     except Exception as e:  # the readers have errors of many kinds for bytes that they do not understand
         raise DataError(

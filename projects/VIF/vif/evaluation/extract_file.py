@@ -19,6 +19,7 @@ from ..files import atomic_path, write_json
 from ..inference.fingerprint import fingerprint
 from ..processes.place import find_place
 from ..trainer import VIFTrainer, prepare
+from ..weight_files import sha256
 from .extract import Extracted, forward_batches, join_parts, make_table, unique_rows
 from .left_out import META
 
@@ -64,13 +65,12 @@ def extract_file(cfg: Any, name: str, out: str) -> FeatureTable:
 
 def _provenance(cfg: Any, dataset: TestSet) -> Dict[str, str]:
     """Text that tells these features from others: data set, weights, config, images."""
-    with open(cfg.MODEL.WEIGHTS, "rb") as f:
-        weights = hashlib.sha256(f.read()).hexdigest()
     records, _ = unique_rows(dataset.splits)
+    weights = cfg.MODEL.WEIGHTS
     config = json.dumps([cfg.MODEL.dump(), cfg.INPUT.dump(), cfg.TEST.FLIP.dump()])
     meta = {
         "dataset": dataset.source,
-        "weights": f"{os.path.basename(cfg.MODEL.WEIGHTS)} sha256 {weights}",
+        "weights": " sha256 ".join(filter(None, (os.path.basename(weights), sha256(weights)))),
         "config": f"sha256 {hashlib.sha256(config.encode()).hexdigest()}",
         "images": f"sha256 {hashlib.sha256(repr(records).encode()).hexdigest()}",
     }

@@ -76,7 +76,7 @@ def choose_device(name: str) -> str:
         return "cuda" if usable else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ConfigError(f"device={name!r} is unknown to torch; choose auto, cpu or cuda.") from error
     count = torch.cuda.device_count() if usable else 0
     if device.type == "cuda" and (device.index or 0) >= count:

@@ -2,15 +2,12 @@
 
 import copy
 import functools
-import hashlib
 import importlib
-import importlib.metadata
 import logging
 import os
-import platform
 import tempfile
-from dataclasses import asdict, replace
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from dataclasses import replace
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -19,21 +16,19 @@ from ..errors import ConfigError, DataError, ExportError, VIFError
 from ..evaluation.extract import Extracted, make_table, unique_rows
 from ..evaluation.protocols import Protocol
 from ..features import FeatureTable
-from ..files import atomic_path, write_json
 from . import formats, variants
 from .backends import OnnxBackend
 from .build import build_torch_backend
+from .export_report import describe, make_report, publish
 from .network import Network
 from .predictor import Predictor
-from .verify import probes, retrieval_loss, verify
+from .verify import THRESHOLD, probes, retrieval_loss, verify
 
 logger = logging.getLogger(__name__)
-REPORT = "export.json"
 VARIANTS = {
     "fp16": ("model.fp16.onnx", variants.write_fp16),
     "int8": ("model.int8.onnx", variants.write_int8),
 }
-_PACKAGES = ("vif-agreid", "fastreid", "torch", "numpy", "onnx", "onnxruntime", "onnxscript", "safetensors")
 
 
 def export(
@@ -105,30 +100,20 @@ def export(
     os.makedirs(out, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export.", dir=out) as folder:
         files: Dict[str, Dict[str, Any]] = {}
+        make = functools.partial(_make, folder, pixels, raw)
         for name in [name for name in formats.FILES if name in names]:
-            path = os.path.join(folder, formats.FILES[name])
-            _write(name, writers[name], path)
-            backend = _open(name, openers[name], path)
-            expected = _unit(raw) if backend.signature.l2_output else raw
-            files[formats.FILES[name]] = {**_describe(name, path), **verify(backend, pixels, expected)}
+            row, _ = make(name, formats.FILES[name], writers[name], openers[name], THRESHOLD)
+            files[formats.FILES[name]] = row
         for name in variant_names:
             file, convert = VARIANTS[name]
-            path, source = os.path.join(folder, file), os.path.join(folder, formats.FILES["onnx"])
-            _write(name, functools.partial(convert, source, signature), path)
-            backend = _open(name, openers["onnx"], path)
-            row = {**_describe(name, path), **verify(backend, pixels, _unit(raw) if normalize else raw, None)}
+            write = functools.partial(convert, os.path.join(folder, formats.FILES["onnx"]), signature)
+            row, backend = make(name, file, write, openers["onnx"], None)
             if measure and row["passed"]:
                 row["retrieval"] = measure(backend)
                 row["passed"] = "error" not in row["retrieval"]
             files[file] = row
-        report = {
-            "passed": all(row["passed"] for row in files.values()),
-            "weights": {"file": os.path.basename(weights), "sha256": _sha256(weights)},
-            "signature": asdict(signature),
-            "versions": {"python": platform.python_version(), **_versions()},
-            "files": files,
-        }
-        _publish(folder, out, report)
+        report = make_report(weights, signature, files)
+        publish(folder, out, report)
     return report
 
 
@@ -160,6 +145,24 @@ def _installed(package: str) -> bool:
     except ImportError:
         return False
     return True
+
+
+def _make(
+    folder: str,
+    pixels: np.ndarray,
+    raw: np.ndarray,
+    name: str,
+    file: str,
+    write: Callable[[str], None],
+    opener: Callable[[str], Any],
+    threshold: Optional[float],
+) -> Tuple[Dict[str, Any], Any]:
+    """Write a file, open it again, compare: its row of the report, and its backend."""
+    path = os.path.join(folder, file)
+    _write(name, write, path)
+    backend = _open(name, opener, path)
+    expected = _unit(raw) if backend.signature.l2_output else raw
+    return {**describe(name, path), **verify(backend, pixels, expected, threshold)}, backend
 
 
 def _write(name: str, write: Callable[[str], None], path: str) -> None:
@@ -216,40 +219,3 @@ class _Retrieval:
 
 def _unit(features: np.ndarray) -> np.ndarray:
     return np.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12))
-
-
-def _describe(name: str, path: str) -> Dict[str, Any]:
-    row = {"format": name, "bytes": os.path.getsize(path), "sha256": _sha256(path)}
-    return {**row, "opset": formats.opset_of(path)} if path.endswith(".onnx") else row
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as f:
-        return hashlib.sha256(f.read()).hexdigest()
-
-
-def _versions() -> Dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _publish(folder: str, out: str, report: Dict[str, Any]) -> None:
-    """Move the files into place, the report last; to a folder of their own where one has failed."""
-    place = out if report["passed"] else os.path.join(out, "failed")
-    os.makedirs(place, exist_ok=True)
-    for file in report["files"]:
-        with atomic_path(os.path.join(place, file)) as partial:
-            os.replace(os.path.join(folder, file), partial)
-    path = os.path.join(place, REPORT)
-    write_json(path, report)
-    failed: List[str] = [file for file, row in report["files"].items() if not row["passed"]]
-    if failed:
-        raise ExportError(
-            f"{', '.join(failed)} does not give the network's features; {path} says by how much. The files "
-            f"are kept in {place} to look into; do not deploy them. Try another format, --opset or torch."
-        )

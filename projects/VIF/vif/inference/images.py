@@ -12,6 +12,7 @@ from typing import Any, Dict, Tuple, Union
 
 import numpy as np
 
+from ..data.transforms.reading import shown
 from ..errors import ConfigError, DataError
 
 Pixels = np.ndarray
@@ -57,7 +58,7 @@ class ImageFailure:
     reason: str
 
     def __str__(self) -> str:
-        return f"image {self.path}: {self.reason}"
+        return f"image {shown(self.path)}: {self.reason}"
 
 
 def load_image(
@@ -134,7 +135,7 @@ def _decode(file: Any, background: Colour, max_pixels: int) -> Pixels:
     try:
         image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
     except Image.DecompressionBombError as error:
-        raise DataError(f"too large to be a photo of a person: {error}") from error
+        raise DataError(f"too large to be a photo of a person: {error} Cut out the person") from error
     except Exception as error:  # of Pillow's plugins, of any kind
         raise DataError(
             f"no image of a known format ({', '.join(FORMATS)}), or its start is broken; take it out"
