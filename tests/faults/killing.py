@@ -152,13 +152,13 @@ def printed(output):
 
 
 def differences(a, b, ignore=(), path=""):
-    """Where two checkpoints differ, to the bit; times and the folder's name aside."""
+    """Where two checkpoints differ, to the bit; the folder's name and the state of the source tree aside."""
     if isinstance(a, torch.Tensor):
         return [] if a.dtype == b.dtype and torch.equal(a, b) else [path]
     if isinstance(a, dict):
         if a.keys() != b.keys():
             return [f"{path}: {sorted(map(str, a.keys() ^ b.keys()))}"]
-        names = [name for name in a if not str(name).endswith(("OUTPUT_DIR", *ignore))]
+        names = [name for name in a if not str(name).endswith(("OUTPUT_DIR", "commit", *ignore))]
         return [d for name in names for d in differences(a[name], b[name], ignore, f"{path}/{name}")]
     if isinstance(a, (list, tuple)):
         if len(a) != len(b):
