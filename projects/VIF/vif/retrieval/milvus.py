@@ -111,9 +111,9 @@ class MilvusGallery(AbstractGallery):
             f"weights {self.fingerprint}>"
         )
 
-    def rows(self, ids: Any = None) -> Rows:
+    def rows(self, ids: Any = None, vectors: bool = True) -> Rows:
         """Rows of these ids, in their order, or all in the order of their ids."""
-        fields = [*FIELDS, "vector"]
+        fields = [*FIELDS, "vector"] if vectors else list(FIELDS)
         if ids is None:
             found = to_rows(self._all(fields), self.dim)
             return found.take(np.argsort(found.ids))
@@ -126,7 +126,7 @@ class MilvusGallery(AbstractGallery):
     def remove(self, ids: Any) -> None:
         """Take rows out, as every gallery does."""
         with self._writer:
-            found = self.rows(ids).ids.tolist()
+            found = self.rows(ids, vectors=False).ids.tolist()
             for start in range(0, len(found), _BATCH):
                 self._client.delete(self._name, ids=found[start : start + _BATCH])
 
@@ -198,7 +198,7 @@ class MilvusGallery(AbstractGallery):
         self._write(rows)
 
     def _replace(self, rows: Rows) -> None:
-        self._check_new(rows, replaced=self.rows(rows.ids).ids)
+        self._check_new(rows, replaced=self.rows(rows.ids, vectors=False).ids)
         self._write(rows)
 
     def _check_new(self, more: Rows, replaced: Optional[np.ndarray] = None) -> None:

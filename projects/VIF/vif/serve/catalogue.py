@@ -15,11 +15,11 @@ class Catalogue:
     """The rows of a gallery in the order they came, N of them.
 
     Args:
-        rows: their vectors are let go of.
+        rows: of `AbstractGallery.rows`; their vectors are let go of.
     """
 
     def __init__(self, rows: Rows) -> None:
-        self._rows = Rows(rows.ids, np.zeros((len(rows.ids), 0), np.float32), rows.columns)
+        self._rows = rows.without_vectors()
         self._order = np.argsort(rows.ids, kind="stable")
 
     def __len__(self) -> int:
