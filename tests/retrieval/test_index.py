@@ -75,6 +75,28 @@ def test_candidates_are_ranked_whatever_order_the_index_has_them_in(kind, crowd,
     assert (found.distances == expected.distances).all()
 
 
+@pytest.mark.parametrize("block", [1, 4 * 40 * 32 * 3, 1 << 30])
+def test_candidates_are_looked_at_in_blocks_of_bounded_memory(block, crowd, monkeypatch):
+    vectors, queries = (table.features.astype(np.float32) for table in crowd)
+    found = np.stack([np.random.default_rng(i).permutation(len(vectors))[:40] for i in range(len(queries))])
+    found[::7, 30:] = -1
+    taken = []
+
+    class Watched(np.ndarray):
+        def __getitem__(self, index):
+            part = np.asarray(self)[index]
+            taken.append(part.nbytes)
+            return part
+
+    monkeypatch.setattr(exact, "BLOCK_BYTES", block)
+    best = searcher._nearest_of(queries, vectors.view(Watched), found, 9)
+    assert max(taken) <= max(block, 4 * 40 * 32)  # a query at least
+    assert sum(taken) == 50 * 4 * 40 * 32
+    for query, slots, kept in zip(queries, found, best):
+        there = slots[slots >= 0]
+        assert set(kept) == set(there[np.argsort(-(vectors[there] @ query))[:9]])
+
+
 def test_a_filter_that_leaves_half_makes_the_index_look_twice_as_far(crowd, monkeypatch):
     monkeypatch.setattr(state, "EXACT_ROWS", 0)
     table, queries = crowd
