@@ -106,11 +106,7 @@ def make_rows(
         "splits": table.splits,
     }
     for name, values in (extra or {}).items():
-        if not _NAME.fullmatch(name) or name in _RESERVED:
-            raise DataError(
-                f"extra column {name!r}: choose lower-case letters, digits and '_', and none of the "
-                f"gallery's own names ({', '.join(_RESERVED)})."
-            )
+        check_name(name)
         column = np.asarray(values)
         if column.shape != (len(table),) or (column.size and column.dtype.kind != "U"):
             raise DataError(
@@ -119,6 +115,19 @@ def make_rows(
             )
         columns[name] = column.astype(np.str_)
     return Rows(chosen, unit_vectors(table.features, table.paths), columns)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that a further column cannot have.
+
+    Raises:
+        DataError: it has other characters, or is the gallery's own.
+    """
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise DataError(
+            f"extra column {name!r}: choose lower-case letters, digits and '_', and none of the gallery's "
+            f"own names ({', '.join(_RESERVED)})."
+        )
 
 
 def unit_vectors(vectors: Any, names: Any = None) -> np.ndarray:
