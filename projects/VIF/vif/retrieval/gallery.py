@@ -178,9 +178,7 @@ class Gallery(AbstractGallery):
             if isinstance(self.index, Flat) and not self._state.alive.all():
                 self.rebuild()
             state = self._state
-            base = self._version if target == self._folder else ""
-            if overwrite:
-                base = store.current_version(target)
+            base = None if overwrite else self._version if target == self._folder else ""
             arrays = {"ids": state.rows.ids, "vectors": state.rows.vectors, "alive": state.alive}
             header = {
                 "dim": self.dim,
