@@ -64,6 +64,12 @@ class MilvusGallery(AbstractGallery):
         super().__init__(int(content["dim"]), dict(content["meta"]))
 
     @classmethod
+    def exists(cls, uri: str, collection: str = "vif", token: str = "") -> bool:
+        """Whether a collection is there that `build` would not replace unasked; arguments as above."""
+        client = connect(uri, collection, token)
+        return any(client.has_collection(name) for name in (collection, meta_name(collection)))
+
+    @classmethod
     def build(
         cls,
         uri: str,

@@ -8,6 +8,7 @@ from ..errors import DataError
 from ..features import FeatureTable
 from .base import AbstractGallery
 from .gallery import Gallery
+from .store import holds_gallery
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,21 @@ def open_gallery(uri: str, **milvus: Any) -> AbstractGallery:
 
     address, options = _in_milvus(uri, milvus)
     return MilvusGallery(address, **options)
+
+
+def is_there(uri: str) -> bool:
+    """Whether there is a gallery at an address, be it whole or torn.
+
+    Raises:
+        DataError: the folder holds something else, or nothing answers there.
+        ConfigError: pymilvus is needed and missing.
+    """
+    if not is_milvus(uri):
+        return holds_gallery(uri)
+    from .milvus import MilvusGallery
+
+    address, options = _in_milvus(uri, {})
+    return MilvusGallery.exists(address, **options)
 
 
 def open_images(predictor: Any, folder: str, **options: Any) -> Gallery:
