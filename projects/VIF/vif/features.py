@@ -116,6 +116,7 @@ class FeatureTable:
 
         Raises:
             DataError: another ending, no such folder, or safetensors is missing.
+            OSError: the system cannot write it.
         """
         check_path(path)
         write = _ending(path, {".npz": self._write_npz, ".safetensors": self._write_safetensors})
@@ -150,7 +151,11 @@ class FeatureTable:
         words = {name: json.dumps(getattr(self, name).tolist()) for name in _WORDS}
         metadata = {"format": _FORMAT, "meta": json.dumps(self.meta), **words}
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _NUMBERS}
-        _safetensors().save_file(tensors, path, metadata=metadata)
+        library = _safetensors()
+        try:
+            library.save_file(tensors, path, metadata=metadata)
+        except _safetensors("safetensors").SafetensorError as error:  # its word for a full disk, too
+            raise OSError(str(error)) from error
 
 
 def check_path(path: str) -> None:
