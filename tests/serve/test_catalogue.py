@@ -81,6 +81,14 @@ def test_finding_by_path_and_by_id(gallery):
         assert catalogue.page(Filter(), text, 0, 100) == (len(expected), expected)
 
 
+def test_paths_are_lowered_once(gallery, monkeypatch):
+    lowered, lower = [], np.char.lower
+    monkeypatch.setattr(np.char, "lower", lambda texts: lowered.append(len(texts)) or lower(texts))
+    catalogue = Catalogue(gallery.rows(vectors=False))
+    assert [catalogue.page(Filter(), find, 0, 9)[0] for find in ("A/7", "a/7.JPG", "b/")] == [1, 1, 0]
+    assert lowered == [30]
+
+
 def test_the_summary_counts_rows_of_views_and_cameras(gallery):
     rows, summary = naive(gallery), Catalogue(gallery.rows(vectors=False)).summary
     assert summary["rows"] == 30

@@ -219,7 +219,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Run one command; the project's errors, and the system's about files, end in one line and exit code 1."""
+    """Run one command; the project's errors, and the system's of files, end in one line and exit code 1."""
     args = build_parser().parse_args(argv)
     try:
         args.run(args)

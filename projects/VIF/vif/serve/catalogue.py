@@ -48,10 +48,14 @@ class Catalogue:
         """
         keep = where.mask(self._rows.ids, self._rows.columns, None)
         if find:
-            named = np.char.find(np.char.lower(self._rows.columns["paths"]), find.lower()) >= 0
+            named = np.char.find(self._lowered, find.lower()) >= 0
             keep &= named | np.isin(self._rows.ids.astype(np.str_), [find])
         passing = np.flatnonzero(keep)
         return len(passing), self._plain(passing[offset : offset + limit])
+
+    @cached_property
+    def _lowered(self) -> np.ndarray:
+        return np.char.lower(self._rows.columns["paths"])
 
     @cached_property
     def summary(self) -> Dict[str, Any]:
