@@ -191,6 +191,23 @@ def test_chosen_by_size():
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "least", "most"),
+    [
+        (HNSW, {"links": 2, "ef_construction": 1, "ef_search": 1, "variance": 1}, {"variance": 100}),
+        (IVFPQ, {"lists": 0, "code_bytes": 1, "probes": 1, "refine": 1}, {}),
+    ],
+)
+def test_parameters_that_cannot_work(kind, least, most):
+    for name, low in least.items():
+        high = most.get(name, 1000)
+        assert getattr(kind(**{name: low}), name) == low
+        assert getattr(kind(**{name: high}), name) == high
+        for value in (low - 1, *([high + 1] if name in most else []), 5.0, "5", True):
+            with pytest.raises(ConfigError, match=rf"{kind.__name__}\({name}=.*expected an integer, {low} "):
+                kind(**{name: value})
+
+
 @pytest.mark.parametrize("kind", [Flat(), HNSW(links=8), IVFPQ(probes=3)])
 def test_kinds_as_json(kind):
     assert kind_from_json(kind_to_json(kind)) == kind

@@ -157,6 +157,14 @@ def test_a_collection_of_something_else(gallery, tmp_path):
 
 
 @needs_milvus
+def test_a_gallery_whose_making_was_killed(gallery, tmp_path):
+    gallery._client.delete("vif_meta", ids=[0])
+    with pytest.raises(DataError, match="'vif' was never finished; build it again"):
+        open_gallery(str(tmp_path / "g.db"))
+    assert len(create_gallery(str(tmp_path / "g.db"), people(3), overwrite=True)) == 3
+
+
+@needs_milvus
 def test_what_is_refused_leaves_the_gallery_that_is_there(gallery, tmp_path):
     broken = people(3)
     broken.features[1] = np.nan

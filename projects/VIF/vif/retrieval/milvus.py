@@ -57,8 +57,10 @@ class MilvusGallery(AbstractGallery):
             )
         for name in (collection, meta_name(collection)):
             self._client.load_collection(name)
-        (record,) = self._client.query(meta_name(collection), filter="id == 0", output_fields=["content"])
-        content = record["content"]
+        records = self._client.query(meta_name(collection), filter="id == 0", output_fields=["content"])
+        if not records:  # the process that made it was killed
+            raise DataError(f"{uri}: the gallery {collection!r} was never finished; build it again over it.")
+        content = records[0]["content"]
         if content.get("format") != FORMAT:
             raise DataError(f"{uri}: {collection!r} is no gallery ({FORMAT}).")
         super().__init__(int(content["dim"]), dict(content["meta"]))

@@ -4,7 +4,7 @@ import logging
 import os
 from typing import Any, Dict, Tuple
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..features import FeatureTable
 from .base import AbstractGallery
 from .gallery import Gallery
@@ -26,6 +26,12 @@ def _in_milvus(uri: str, options: Dict[str, Any]) -> Tuple[str, Dict[str, Any]]:
     return address, {**({"token": token} if token else {}), **named, **options}
 
 
+def _refuse(uri: str, what: str, options: Dict[str, Any], *names: str) -> None:
+    stray = [name for name in names if name in options]
+    if stray:
+        raise ConfigError(f"the option {stray[0]} is not for {uri!r}, which is {what}; leave it out.")
+
+
 def open_gallery(uri: str, **milvus: Any) -> AbstractGallery:
     """The gallery at an address; code that uses it need not know which it is.
 
@@ -36,10 +42,11 @@ def open_gallery(uri: str, **milvus: Any) -> AbstractGallery:
 
     Raises:
         DataError: there is none.
-        ConfigError: pymilvus is needed and missing.
+        ConfigError: pymilvus is needed and missing, or an option is of Milvus and the gallery is not.
     """
     uri = os.fspath(uri)
     if not is_milvus(uri):
+        _refuse(uri, "a folder", milvus, "collection", "token")
         return Gallery.load(uri)
     from .milvus import MilvusGallery
 
@@ -100,8 +107,10 @@ def create_gallery(uri: str, table: FeatureTable, overwrite: bool = False, **opt
     if is_milvus(uri):
         from .milvus import MilvusGallery
 
+        _refuse(uri, "Milvus, which chooses its own", options, "index")
         address, options = _in_milvus(uri, options)
         return MilvusGallery.build(address, table, overwrite=overwrite, **options)
+    _refuse(uri, "a folder", options, "collection", "token")
     gallery = Gallery.build(table, **options)
     gallery.save(uri, overwrite=overwrite)
     return gallery
