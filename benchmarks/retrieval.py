@@ -70,7 +70,8 @@ def build(vectors: np.ndarray, keep: Path) -> Tuple[Dict[str, Any], Dict[str, An
     costs: Dict[str, Any] = {"flat": {"build_s": 0.0, "index_mib": 0.0}}
     for kind, effort in ((HNSW(), "ef_search"), (IVFPQ(), "probes")):
         file, cost = (keep / f"{kind.kind}-{len(vectors)}.{ending}" for ending in ("faiss", "json"))
-        if not cost.exists():
+        kept = json.loads(cost.read_text(encoding="utf-8")) if cost.exists() else {}
+        if kept.get("parameters") != kind_to_json(kind):
             start, load = time.perf_counter(), os.getloadavg()[0]
             index = kind.build(vectors)
             seconds = time.perf_counter() - start

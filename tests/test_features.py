@@ -58,6 +58,22 @@ def current_umask():
     return mask
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("version", ["vif-features-2", "pt"])
+def test_a_later_format_is_refused_and_another_librarys_word_is_not(ending, version, tmp_path, monkeypatch):
+    if ending == ".safetensors":
+        pytest.importorskip("safetensors")
+    table, path = FeatureTable(**columns()), str(tmp_path / f"f{ending}")
+    with monkeypatch.context() as later:
+        later.setattr("vif.features._FORMAT", version)
+        table.save(path)
+    if version == "pt":
+        assert_same(FeatureTable.load(path), table)
+    else:
+        with pytest.raises(DataError, match=f"{path}: is of the format vif-features-2, .* update vif"):
+            FeatureTable.load(path)
+
+
 def test_table_of_another_code_base(tmp_path):
     # What docs/features.md promises: plain arrays, any widths, no meta, no format.
     path = str(tmp_path / "theirs.npz")

@@ -114,3 +114,12 @@ def test_a_predictor_on_an_onnx_file_needs_neither_fastreid_nor_torch():
     assert done.stdout.strip() == "False", done.stderr
     assert "ImportError" in done.stderr
     assert "pip install --no-deps fastreid==1.4.0" in done.stderr
+
+
+def test_serving_a_gallery_needs_neither_opencv_nor_torch():
+    done = run_without_fastreid(
+        "sys.modules.update(cv2=None, torch=None)\n"  # importing them fails
+        "import vif.serve.service, vif.retrieval.cli\n"
+        "print('served')\n"
+    )
+    assert done.stdout.strip() == "served", done.stderr

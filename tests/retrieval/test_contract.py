@@ -64,6 +64,16 @@ def test_rows_come_back_as_they_went_in(kept, table):
     assert again.paths.tolist() == table.paths.tolist()
 
 
+def test_rows_without_their_vectors(kept):
+    for ids in (None, [7, 3]):
+        rows, whole = kept.rows(ids, vectors=False), kept.rows(ids)
+        assert rows.vectors.shape == (len(whole), 0)
+        assert rows.ids.tolist() == whole.ids.tolist()
+        assert rows.columns.keys() == whole.columns.keys()
+        for name, column in whole.columns.items():
+            np.testing.assert_array_equal(rows.columns[name], column)
+
+
 def test_a_search_is_the_naive_one(kept):
     queries = people(6, seed=5, prefix="q")
     found = kept.search(queries, k=7)
@@ -207,6 +217,8 @@ def test_what_does_not_belong_is_refused_and_nothing_changes(gallery):
     refused(gallery, "expected 3 numbers of seconds", lambda: gallery.add(new, times=[1.0]))
     refused(gallery, "expected 3 numbers of seconds", lambda: gallery.add(new, times=[0.0, np.inf, 1.0]))
     refused(gallery, "extra column 'Weather'", lambda: gallery.add(new, extra={"Weather": ["", "", ""]}))
+    for name in ("id", "path", "pid", "camid", "view", "time", "split"):  # as results name their values
+        refused(gallery, f"extra column '{name}'", lambda n=name: gallery.add(new, extra={n: ["", "", ""]}))
     refused(gallery, "expected 3 texts", lambda: gallery.add(new, extra={"weather": ["sun"]}))
     refused(gallery, "'a/0.jpg' is in the gallery already", lambda: gallery.add(people(1, seed=9), ids=[77]))
     refused(gallery, "id 99 is not in the gallery", lambda: gallery.remove([3, 99]))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from vif.errors import ConfigError
 from vif.features import FeatureTable
 from vif.retrieval import HNSW, IVFPQ, Filter, Flat, Gallery, state
+from vif.retrieval.rows import Rows
 
 from tests.retrieval.people import FINGERPRINT, assert_same_neighbours, naive_search, people, unit
 
@@ -117,6 +118,16 @@ def test_reading_while_one_writes():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_after_a_removal_only_the_rows_asked_for_are_copied(monkeypatch):
+    gallery, copied = Gallery.build(people(40)), []
+    gallery.remove([3])
+    take = Rows.take
+    monkeypatch.setattr(Rows, "take", lambda rows, index: copied.append(len(index)) or take(rows, index))
+    assert gallery.rows([7, 5]).ids.tolist() == [7, 5]
+    assert 3 not in gallery.similar([5], k=40).ids
+    assert copied == [2, 1]
 
 
 def test_new_rows_are_searched_before_the_index_covers_them(monkeypatch):

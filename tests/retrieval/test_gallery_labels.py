@@ -28,11 +28,18 @@ def test_labels_come_to_their_images(tmp_path):
     assert labelled.meta == table.meta
 
 
+def test_a_column_of_ones_own_may_have_any_name(tmp_path):
+    text = "path,where,what\na/0.jpg,roof,x\na/1.jpg,,y\n"
+    _, _, extra = read_labels(write(tmp_path, text), people(2))
+    assert extra == {"where": ["roof", ""], "what": ["x", "y"]}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("path,pid\na/0.jpg,1\n", r"lacks 1 of 2 images, such as 'a/1.jpg'"),
         ("path,pid\na/0.jpg,x\na/1.jpg,1\n", r"line 2: pid 'x' cannot be read"),
+        ("path,pid\na/0.jpg,9223372036854775808\na/1.jpg,1\n", r"line 2: pid '92.*' cannot be read"),
         ("path,time\na/0.jpg,noon\na/1.jpg,1\n", r"line 2: time 'noon' cannot be read"),
         ("path,pid\na/0.jpg\n", r"line 2: 1 cells, expected 2"),
         ("path,pid\na/0.jpg,1\na/0.jpg,2\n", r"line 3: 'a/0.jpg' is listed a second time"),

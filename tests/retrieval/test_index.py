@@ -75,6 +75,28 @@ def test_candidates_are_ranked_whatever_order_the_index_has_them_in(kind, crowd,
     assert (found.distances == expected.distances).all()
 
 
+@pytest.mark.parametrize("block", [1, 4 * 40 * 32 * 3, 1 << 30])
+def test_candidates_are_looked_at_in_blocks_of_bounded_memory(block, crowd, monkeypatch):
+    vectors, queries = (table.features.astype(np.float32) for table in crowd)
+    found = np.stack([np.random.default_rng(i).permutation(len(vectors))[:40] for i in range(len(queries))])
+    found[::7, 30:] = -1
+    taken = []
+
+    class Watched(np.ndarray):
+        def __getitem__(self, index):
+            part = np.asarray(self)[index]
+            taken.append(part.nbytes)
+            return part
+
+    monkeypatch.setattr(exact, "BLOCK_BYTES", block)
+    best = searcher._nearest_of(queries, vectors.view(Watched), found, 9)
+    assert max(taken) <= max(block, 4 * 40 * 32)  # a query at least
+    assert sum(taken) == 50 * 4 * 40 * 32
+    for query, slots, kept in zip(queries, found, best):
+        there = slots[slots >= 0]
+        assert set(kept) == set(there[np.argsort(-(vectors[there] @ query))[:9]])
+
+
 def test_a_filter_that_leaves_half_makes_the_index_look_twice_as_far(crowd, monkeypatch):
     monkeypatch.setattr(state, "EXACT_ROWS", 0)
     table, queries = crowd
@@ -167,6 +189,23 @@ def test_chosen_by_size():
     assert [choose(n).kind for n in (0, 50_000, 50_001, 2_000_000, 2_000_001)] == [
         *("flat", "flat", "hnsw", "hnsw", "ivfpq")
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "least", "most"),
+    [
+        (HNSW, {"links": 2, "ef_construction": 1, "ef_search": 1, "variance": 1}, {"variance": 100}),
+        (IVFPQ, {"lists": 0, "code_bytes": 1, "probes": 1, "refine": 1}, {}),
+    ],
+)
+def test_parameters_that_cannot_work(kind, least, most):
+    for name, low in least.items():
+        high = most.get(name, 1000)
+        assert getattr(kind(**{name: low}), name) == low
+        assert getattr(kind(**{name: high}), name) == high
+        for value in (low - 1, *([high + 1] if name in most else []), 5.0, "5", True):
+            with pytest.raises(ConfigError, match=rf"{kind.__name__}\({name}=.*expected an integer, {low} "):
+                kind(**{name: value})
 
 
 @pytest.mark.parametrize("kind", [Flat(), HNSW(links=8), IVFPQ(probes=3)])

@@ -10,6 +10,7 @@ from vif.errors import ConfigError, DataError
 from vif.retrieval import Filter, create_gallery, milvus, open_gallery
 from vif.retrieval.milvus_schema import expression, to_entities, to_rows
 from vif.retrieval.rows import make_rows
+from vif.serve.service import Service
 
 from tests.retrieval.people import people
 from tests.retrieval.places import close, needs_milvus
@@ -65,6 +66,27 @@ def test_batches_make_no_difference(gallery, monkeypatch):
     assert gallery.rows([64]).columns["paths"].tolist() == ["c/19.jpg"]
     gallery.remove(list(range(5, 65)))
     assert gallery.rows().ids.tolist() == [0, 1, 2, 3, 4, 65, 66, 67, 68, 69]
+
+
+@needs_milvus
+def test_vectors_are_fetched_where_they_are_used_only(gallery, monkeypatch):
+    asked = []
+    for name in ("query", "query_iterator"):
+        inner = getattr(gallery._client, name)
+
+        def spy(*arguments, inner=inner, **options):
+            asked.extend(options["output_fields"])
+            return inner(*arguments, **options)
+
+        monkeypatch.setattr(gallery._client, name, spy)
+    assert len(Service.build(gallery, "", None, 1).catalogue) == 40
+    assert "aerial" in gallery._repr_html_()
+    gallery.remove([3])
+    gallery.update([4], people(1, prefix="b"))
+    assert "path" in asked
+    assert "vector" not in asked
+    gallery.rows([5])
+    assert "vector" in asked
 
 
 @needs_milvus
@@ -132,6 +154,14 @@ def test_a_collection_of_something_else(gallery, tmp_path):
     client.upsert("vif_meta", [{"id": 0, "vector": [0.0, 0.0], "content": {"format": "else"}}])
     with pytest.raises(DataError, match="'vif' is no gallery"):
         open_gallery(str(tmp_path / "g.db"))
+
+
+@needs_milvus
+def test_a_gallery_whose_making_was_killed(gallery, tmp_path):
+    gallery._client.delete("vif_meta", ids=[0])
+    with pytest.raises(DataError, match="'vif' was never finished; build it again"):
+        open_gallery(str(tmp_path / "g.db"))
+    assert len(create_gallery(str(tmp_path / "g.db"), people(3), overwrite=True)) == 3
 
 
 @needs_milvus

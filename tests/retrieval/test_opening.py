@@ -2,7 +2,7 @@
 
 import pytest
 from vif.cli import main
-from vif.errors import DataError
+from vif.errors import ConfigError, DataError
 from vif.retrieval import create_gallery, milvus, open_gallery
 from vif.retrieval.opening import is_milvus
 
@@ -52,6 +52,19 @@ def test_collection_and_token(uri, token, options, expected, monkeypatch):
         with pytest.raises(DataError, match="nobody there"):
             call()
     assert asked == [expected, expected]
+
+
+def test_options_of_another_place_are_refused(tmp_path):
+    folder = str(tmp_path / "g")
+    for option in ({"collection": "night"}, {"token": "secret"}):
+        for call in (
+            lambda o=option: create_gallery(folder, people(3), **o),
+            lambda o=option: open_gallery(folder, **o),
+        ):
+            with pytest.raises(ConfigError, match=f"the option {next(iter(option))} is not for .* a folder"):
+                call()
+    with pytest.raises(ConfigError, match="the option index is not for 'g.db', which is Milvus"):
+        create_gallery("g.db", people(3), index="flat")
 
 
 @needs_milvus

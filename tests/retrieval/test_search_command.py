@@ -48,7 +48,7 @@ def test_a_feature_file_becomes_a_gallery(features, tmp_path, capsys):
     assert opened.rows().columns["paths"].tolist() == people(30).paths[5:].tolist()
     assert opened.meta["root"].startswith("/")
     assert main(["index", "--features", features, "--out", folder, "--split", "gallery"]) == 1
-    assert "save with overwrite=True" in capsys.readouterr().err
+    assert "is a gallery" in capsys.readouterr().err
     arguments = ["index", "--features", features, "--out", folder]
     assert main([*arguments, "--split", "query", "--index", "hnsw", "--overwrite"]) == 0
     assert len(open_gallery(folder)) == 5
@@ -130,6 +130,25 @@ def test_images(tmp_path, capsys, monkeypatch):
     FakePredictor.folder = lambda self, path: (FeatureTable(**{**vars(people(1)), **EMPTY}), [1, 2])
     assert main(["index", "--images", str(tmp_path), "--onnx", "m.onnx", "--out", folder + "2"]) == 1
     assert "none of the 2 images" in capsys.readouterr().err
+
+
+def test_what_cannot_work_is_refused_before_images_are_read(gallery, tmp_path, capsys, monkeypatch):
+    """Reading them takes hours."""
+    monkeypatch.setattr(inference_cli, "build_predictor", lambda *a: pytest.fail("reads images"))
+    (tmp_path / "labels.csv").write_text("path,pid\na/0.jpg,x\n")
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "thesis.tex").write_text("x")
+    images = ["index", "--images", str(tmp_path), "--onnx", "m.onnx"]
+    for arguments, message in (
+        (["--out", gallery], f"there is a gallery {gallery} already: extend it by --add, or --overwrite it"),
+        (["--out", str(tmp_path / "else")], "is no gallery and not empty ('thesis.tex')"),
+        (["--out", "g", "--labels", "none.csv"], "no file of labels 'none.csv'"),
+        (["--out", "g", "--labels", str(tmp_path / "labels.csv")], "line 2: pid 'x' cannot be read"),
+        (["--out", gallery, "--add", "--labels", "none.csv"], "no file of labels 'none.csv'"),
+        (["--out", "g", "--root", str(tmp_path / "else")], "lies outside"),
+    ):
+        assert main([*images, *arguments]) == 1
+        assert message in capsys.readouterr().err
 
 
 EMPTY = {

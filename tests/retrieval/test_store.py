@@ -220,7 +220,12 @@ def test_a_save_that_fails_leaves_the_old_gallery_and_nothing_beside(folder, mon
     def full(*arguments, **options):
         raise errors[-1](28, "No space left on device")
 
-    for module, name, kind in ((import_faiss(), "write_index", RuntimeError), (np, "save", OSError)):
+    for module, name, kind in (
+        (import_faiss(), "write_index", RuntimeError),
+        (np, "save", OSError),
+        (store, "write_json", OSError),
+        (os, "replace", OSError),
+    ):
         errors.append(kind)
         monkeypatch.setattr(module, name, full)
         with pytest.raises(DataError, match="cannot be written: .*No space left.* is whole"):
@@ -230,6 +235,35 @@ def test_a_save_that_fails_leaves_the_old_gallery_and_nothing_beside(folder, mon
         assert len(Gallery.load(folder)) == 300
     gallery.save()
     assert len(Gallery.load(folder)) == 301
+
+
+def test_a_save_that_is_interrupted_once_it_counts_is_whole(folder, monkeypatch):
+    gallery, write = Gallery.load(folder), store.write_json
+    gallery.add(people(1, seed=1, prefix="b"))
+
+    def interrupted(*arguments):
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "write_json", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        gallery.save()
+    assert len(Gallery.load(folder)) == 301
+
+
+@pytest.mark.parametrize("left", ["", '{"format": "vif-gal', "\udcff"])
+def test_a_torn_manifest_is_replaced_on_demand_only(left, folder):
+    Path(folder, "manifest.json").write_text(left, errors="surrogateescape")
+    for call in (lambda: Gallery.load(folder), lambda: Gallery.build(people(3)).save(folder)):
+        with pytest.raises(DataError, match=r"Restore it, or replace the gallery: `vif index --overwrite`"):
+            call()
+    Path(folder, "thesis.tex").write_text("x")
+    with pytest.raises(DataError, match=r"is no gallery and not empty \('thesis.tex'\)"):
+        Gallery.build(people(3)).save(folder, overwrite=True)
+    Path(folder, "thesis.tex").unlink()
+    Gallery.build(people(3)).save(folder, overwrite=True)
+    assert len(Gallery.load(folder)) == 3
+    assert len([name for name in os.listdir(folder) if name.startswith("v0")]) == 1
 
 
 def test_a_gallery_that_is_replaced_while_it_is_read_is_read_again(folder, monkeypatch):

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any, List, Optional
 
-from .errors import ConfigError, DataError, EvaluationError, VIFError
+from .errors import ConfigError, DataError, EvaluationError, VIFError, shown
 from .experiments.cli import add_commands
 from .inference.cli import add_commands as add_inference_commands
 from .report.cli import add_commands as add_report_commands
@@ -219,12 +219,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    """Run one command; the project's own errors end in one line and exit code 1."""
+    """Run one command; the project's errors, and the system's of files, end in one line and exit code 1."""
     args = build_parser().parse_args(argv)
     try:
         args.run(args)
     except VIFError as e:
         print(f"error: {e}", file=sys.stderr)
+        return 1
+    except OSError as e:
+        if e.filename is None:  # of no file: a closed pipe, a network
+            raise
+        print(f"error: {shown(str(e.filename))}: {e.strerror}", file=sys.stderr)
         return 1
     return 0
 

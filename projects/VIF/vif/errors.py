@@ -1,5 +1,8 @@
 """The project's own errors: each message says what happened, where, and what to do."""
 
+import os
+from typing import Union
+
 
 class VIFError(Exception):
     """Base of every error that this project raises on purpose."""
@@ -46,3 +49,9 @@ class Stopped(SystemExit):
     def __init__(self, signal: str) -> None:
         super().__init__(STOPPED)
         self.signal = signal
+
+
+def shown(path: Union[str, "os.PathLike[str]"]) -> str:
+    """A path on one line, escaped where it holds line breaks or what cannot be printed."""
+    text = os.fspath(path)
+    return text if text.isprintable() else repr(text)

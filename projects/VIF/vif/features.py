@@ -116,6 +116,7 @@ class FeatureTable:
 
         Raises:
             DataError: another ending, no such folder, or safetensors is missing.
+            OSError: the system cannot write it.
         """
         check_path(path)
         write = _ending(path, {".npz": self._write_npz, ".safetensors": self._write_safetensors})
@@ -133,6 +134,9 @@ class FeatureTable:
         if not os.path.isfile(path):
             raise DataError(f"there is no feature file {path!r}. Write it with `vif extract`.")
         arrays = read(path)
+        version = str(arrays.get("format", ""))  # other libraries have words of their own there
+        if version.startswith("vif-features-") and version != _FORMAT:
+            raise DataError(f"{path}: is of the format {version}, this vif reads {_FORMAT}; update vif.")
         missing = [name for name in _NUMBERS + _WORDS if name not in arrays]
         if missing:
             raise DataError(f"{path}: lacks {', '.join(missing)}; docs/features.md describes the format.")
@@ -150,7 +154,11 @@ class FeatureTable:
         words = {name: json.dumps(getattr(self, name).tolist()) for name in _WORDS}
         metadata = {"format": _FORMAT, "meta": json.dumps(self.meta), **words}
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _NUMBERS}
-        _safetensors().save_file(tensors, path, metadata=metadata)
+        library = _safetensors()
+        try:
+            library.save_file(tensors, path, metadata=metadata)
+        except _safetensors("safetensors").SafetensorError as error:  # its word for a full disk, too
+            raise OSError(str(error)) from error
 
 
 def check_path(path: str) -> None:
@@ -183,6 +191,7 @@ def _read_safetensors(path: str) -> Dict[str, Any]:
         with _safetensors("safetensors").safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
         arrays.update({n: np.array(json.loads(metadata[n]), dtype=str) for n in _WORDS if n in metadata})
+        arrays["format"] = metadata.get("format", "")
         if "meta" in metadata:
             arrays["meta"] = json.loads(metadata["meta"])
     except Exception as error:  # the library has an exception of its own, the JSON another

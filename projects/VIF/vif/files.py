@@ -1,8 +1,11 @@
 """Files that appear whole: readers see the old one or the new one, never half of either."""
 
 import contextlib
+import errno
 import json
 import os
+import secrets
+import stat
 import tempfile
 from typing import Any, Iterator
 
@@ -14,22 +17,27 @@ def atomic_path(path: str) -> Iterator[str]:
     """Give a temporary name beside `path`; on leaving, what was written there takes the name `path`.
 
     If the block raises, `path` stays as it was and the temporary file is removed. The folder must exist.
+
+    Raises:
+        OSError: the system cannot write it; its `filename` is `path`.
     """
     folder, name = os.path.split(os.path.abspath(path))
-    handle, partial = tempfile.mkstemp(prefix=f".{name}.", suffix=".part", dir=folder)
-    os.close(handle)
+    partial = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.part")
     try:
+        handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)  # less the process's umask
+        mode = stat.S_IMODE(os.fstat(handle).st_mode)
+        os.close(handle)
         yield partial
         with open(partial, "rb+") as f:
             os.fsync(f.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(partial, 0o666 & ~mask)  # mkstemp makes files that only their owner can read
+        os.chmod(partial, mode)  # safetensors puts a file of its own in its place
         os.replace(partial, path)
         sync_folder(folder)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(partial)
+        if isinstance(error, OSError) and error.filename in (None, partial):
+            raise OSError(error.errno or errno.EIO, error.strerror or str(error), path) from error
         raise
 
 

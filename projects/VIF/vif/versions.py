@@ -26,16 +26,15 @@ def versions() -> Dict[str, str]:
 
 @functools.lru_cache(maxsize=1)
 def commit() -> str:
-    """Commit of the source tree, "+" when files differ from it; empty outside a repository."""
-    here = os.path.dirname(os.path.abspath(__file__))
+    """Commit of the source tree, "+" when files differ from it; empty outside its repository."""
+    here, name = os.path.split(os.path.abspath(__file__))
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        git("ls-files", "--error-unmatch", name)  # an environment in another project's tree is not its source
+        return git("describe", "--always", "--dirty=+", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return described.stdout.strip()

@@ -12,8 +12,7 @@ from typing import Any, Dict, Tuple, Union
 
 import numpy as np
 
-from ..data.transforms.reading import shown
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, shown
 
 Pixels = np.ndarray
 Colour = Tuple[int, int, int]

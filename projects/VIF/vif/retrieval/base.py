@@ -41,15 +41,19 @@ class AbstractGallery(ABC):
     def _repr_html_(self) -> str:
         from ..notebook import card, grid
 
-        views, counts = np.unique(self.rows().columns["views"], return_counts=True)
+        views, counts = np.unique(self.rows(vectors=False).columns["views"], return_counts=True)
         facts = [("rows", f"{len(self):,}"), ("dimensions", self.dim), ("index", getattr(self, "index", ""))]
         cells = [(view or "unknown", f"{count:,}") for view, count in zip(views.tolist(), counts.tolist())]
         title = type(self).__name__
         return card(title, [*facts, *sorted(self.meta.items())], grid(("view", "rows"), cells))
 
     @abstractmethod
-    def rows(self, ids: Any = None) -> Rows:
+    def rows(self, ids: Any = None, vectors: bool = True) -> Rows:
         """Rows of these ids, in their order, or all.
+
+        Args:
+            ids: (K,) integers, each once; None: all.
+            vectors: False: metadata alone, with vectors of (K, 0), so that none is read or copied.
 
         Raises:
             DataError: an id is not there.

@@ -11,9 +11,9 @@ _ONLY = {"features": ("split", "rows"), "images": ("config_file", "weights", "on
 
 
 def _index(args: argparse.Namespace) -> None:
-    from ..errors import ConfigError
-    from .labels import read_labels
-    from .opening import create_gallery, is_milvus, open_gallery
+    from ..errors import ConfigError, DataError
+    from .labels import read_cells, read_labels
+    from .opening import create_gallery, is_milvus, is_there, open_gallery
     from .roots import of_folder, relative_to
 
     _refuse_strays(args, "images" if args.images else "features")
@@ -23,11 +23,18 @@ def _index(args: argparse.Namespace) -> None:
     if args.index and is_milvus(args.out):
         raise ConfigError("--index is for galleries in a folder; Milvus chooses its own.")
     gallery = open_gallery(args.out) if args.add else None
+    if gallery is None and is_there(args.out) and not args.overwrite:
+        raise DataError(f"there is a gallery {args.out} already: extend it by --add, or --overwrite it.")
+    root = (args.root or args.images or "") if gallery is None else gallery.meta.get("root", "")
+    # refused here, before the work of reading images
+    if args.labels:
+        read_cells(args.labels)
+    if args.images:
+        of_folder(root, args.images, ["any"])
     table = _read_images(args) if args.images else _read_features(args.features, args.split)
     times, extra = None, None
     if args.labels:
         table, times, extra = read_labels(args.labels, table)
-    root = (args.root or args.images or "") if gallery is None else gallery.meta.get("root", "")
     if args.images:
         table.paths = of_folder(root, args.images, table.paths.tolist())
     elif root:

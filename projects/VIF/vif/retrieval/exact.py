@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterator, Optional, Tuple
 import numpy as np
 
 BLOCK_ROWS = 65_536
-_BLOCK_BYTES = 64 << 20
+BLOCK_BYTES = 64 << 20  # of vectors taken out of a gallery at a time
 SPARE = 16  # candidates beyond K, so that the rounding can be seen through
 Products = Callable[[np.ndarray, int], Tuple[np.ndarray, np.ndarray]]
 
@@ -88,7 +88,7 @@ def rank(
     """
     scores = np.empty((len(queries), k), dtype=np.float32)
     found = np.empty((len(queries), k), dtype=np.int64)
-    step = max(1, _BLOCK_BYTES // (8 * max(1, candidates.shape[1]) * queries.shape[1]))
+    step = max(1, BLOCK_BYTES // (8 * max(1, candidates.shape[1]) * queries.shape[1]))
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
         slots = candidates[part]
@@ -135,7 +135,7 @@ def _through_all(
 ) -> Tuple[np.ndarray, np.ndarray]:
     """The k nearest of one query (D,), each row's cosine computed as `rank` does."""
     rows = np.arange(len(vectors)) if slots is None else slots
-    step = max(1, _BLOCK_BYTES // (8 * len(query)))
+    step = max(1, BLOCK_BYTES // (8 * len(query)))
     starts = range(0, len(rows), step)
     cosines = np.concatenate([_cosines(vectors[rows[i : i + step]], query) for i in starts])
     least = np.partition(cosines, len(cosines) - k)[len(cosines) - k]

@@ -123,10 +123,16 @@ class Gallery(AbstractGallery):
         """What searches use now."""
         return self._state.kind
 
-    def rows(self, ids: Any = None) -> Rows:
+    def rows(self, ids: Any = None, vectors: bool = True) -> Rows:
         """Rows of these ids, in their order, or all in the order they came."""
-        alive = self._state.alive_rows()
-        return alive if ids is None else alive.take(positions(alive.ids, ids))
+        state = self._state
+        rows = state.rows if vectors else state.rows.without_vectors()
+        chosen = np.flatnonzero(state.alive)
+        if ids is not None:
+            chosen = chosen[positions(rows.ids[chosen], ids)]
+        elif len(chosen) == len(rows):
+            return rows
+        return rows.take(chosen)
 
     def remove(self, ids: Any) -> None:
         """Take rows out. Their vectors leave the files with the next `rebuild` and `save`.
@@ -148,7 +154,7 @@ class Gallery(AbstractGallery):
         """
         with self._writer:
             chosen = self._chosen if index is None else parse_kind(index)
-            rows = self._state.alive_rows()
+            rows = self.rows()
             kind = chosen or choose(len(rows))
             searcher = Searcher.build(kind, rows.vectors)
             self._state = State(rows, np.ones(len(rows), dtype=bool), kind, searcher)
@@ -172,9 +178,7 @@ class Gallery(AbstractGallery):
             if isinstance(self.index, Flat) and not self._state.alive.all():
                 self.rebuild()
             state = self._state
-            base = self._version if target == self._folder else ""
-            if overwrite:
-                base = store.current_version(target)
+            base = None if overwrite else self._version if target == self._folder else ""
             arrays = {"ids": state.rows.ids, "vectors": state.rows.vectors, "alive": state.alive}
             header = {
                 "dim": self.dim,

@@ -4,7 +4,8 @@
 """
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Dict, Optional, Type, Union
+from types import MappingProxyType
+from typing import Any, ClassVar, Dict, Mapping, Optional, Type, Union
 
 import numpy as np
 
@@ -37,6 +38,9 @@ class HNSW:
         ef_construction: candidates while building.
         ef_search: candidates while searching; more is slower and nearer to exact.
         variance: percent of the vectors' variance that the components hold; 100: all dimensions.
+
+    Raises:
+        ConfigError: a parameter that cannot work.
     """
 
     kind: ClassVar[str] = "hnsw"
@@ -44,6 +48,9 @@ class HNSW:
     ef_construction: int = 100
     ef_search: int = 160
     variance: int = 98
+
+    def __post_init__(self) -> None:
+        _check(self, {"links": 2, "ef_construction": 1, "ef_search": 1, "variance": 1}, {"variance": 100})
 
     def least(self) -> int:
         """Rows that an index needs; fewer are searched exactly."""
@@ -84,6 +91,9 @@ class IVFPQ:
         code_bytes: bytes of a code, at most; the largest divisor of D up to here is taken.
         probes: lists that a query looks into.
         refine: candidates for each neighbour, ranked by their exact cosine.
+
+    Raises:
+        ConfigError: a parameter that cannot work.
     """
 
     kind: ClassVar[str] = "ivfpq"
@@ -91,6 +101,9 @@ class IVFPQ:
     code_bytes: int = 64
     probes: int = 256
     refine: int = 16
+
+    def __post_init__(self) -> None:
+        _check(self, {"lists": 0, "code_bytes": 1, "probes": 1, "refine": 1})
 
     def least(self) -> int:
         """Rows that an index needs: 256 train a code of a byte; fewer are searched exactly."""
@@ -154,7 +167,7 @@ def kind_from_json(content: Dict[str, Any]) -> Kind:
     """The inverse of `kind_to_json`.
 
     Raises:
-        ConfigError: an unknown name or parameter.
+        ConfigError: an unknown name or parameter, or one that cannot work.
     """
     cls = KINDS.get(str(content.get("kind")))
     numbers = {name: value for name, value in content.items() if name != "kind"}
@@ -162,6 +175,15 @@ def kind_from_json(content: Dict[str, Any]) -> Kind:
     if cls is None or set(numbers) != known or not all(type(v) is int for v in numbers.values()):
         raise ConfigError(f"index {content!r} is unknown; there are {', '.join(KINDS)}.")
     return cls(**numbers)
+
+
+def _check(kind: Any, least: Dict[str, int], most: Mapping[str, int] = MappingProxyType({})) -> None:
+    """Refuse parameters that are no integers, or outside their range."""
+    for name, low in least.items():
+        value = getattr(kind, name)
+        if type(value) is not int or value < low or value > most.get(name, value):
+            allowed = f"{low} to {most[name]}" if name in most else f"{low} or more"
+            raise ConfigError(f"{type(kind).__name__}({name}={value!r}): expected an integer, {allowed}.")
 
 
 def _components(sample: np.ndarray, variance: int) -> Any:

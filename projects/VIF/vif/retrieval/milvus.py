@@ -57,11 +57,19 @@ class MilvusGallery(AbstractGallery):
             )
         for name in (collection, meta_name(collection)):
             self._client.load_collection(name)
-        (record,) = self._client.query(meta_name(collection), filter="id == 0", output_fields=["content"])
-        content = record["content"]
+        records = self._client.query(meta_name(collection), filter="id == 0", output_fields=["content"])
+        if not records:  # the process that made it was killed
+            raise DataError(f"{uri}: the gallery {collection!r} was never finished; build it again over it.")
+        content = records[0]["content"]
         if content.get("format") != FORMAT:
             raise DataError(f"{uri}: {collection!r} is no gallery ({FORMAT}).")
         super().__init__(int(content["dim"]), dict(content["meta"]))
+
+    @classmethod
+    def exists(cls, uri: str, collection: str = "vif", token: str = "") -> bool:
+        """Whether a collection is there that `build` would not replace unasked; arguments as above."""
+        client = connect(uri, collection, token)
+        return any(client.has_collection(name) for name in (collection, meta_name(collection)))
 
     @classmethod
     def build(
@@ -111,9 +119,9 @@ class MilvusGallery(AbstractGallery):
             f"weights {self.fingerprint}>"
         )
 
-    def rows(self, ids: Any = None) -> Rows:
+    def rows(self, ids: Any = None, vectors: bool = True) -> Rows:
         """Rows of these ids, in their order, or all in the order of their ids."""
-        fields = [*FIELDS, "vector"]
+        fields = [*FIELDS, "vector"] if vectors else list(FIELDS)
         if ids is None:
             found = to_rows(self._all(fields), self.dim)
             return found.take(np.argsort(found.ids))
@@ -126,7 +134,7 @@ class MilvusGallery(AbstractGallery):
     def remove(self, ids: Any) -> None:
         """Take rows out, as every gallery does."""
         with self._writer:
-            found = self.rows(ids).ids.tolist()
+            found = self.rows(ids, vectors=False).ids.tolist()
             for start in range(0, len(found), _BATCH):
                 self._client.delete(self._name, ids=found[start : start + _BATCH])
 
@@ -198,7 +206,7 @@ class MilvusGallery(AbstractGallery):
         self._write(rows)
 
     def _replace(self, rows: Rows) -> None:
-        self._check_new(rows, replaced=self.rows(rows.ids).ids)
+        self._check_new(rows, replaced=self.rows(rows.ids, vectors=False).ids)
         self._write(rows)
 
     def _check_new(self, more: Rows, replaced: Optional[np.ndarray] = None) -> None:

@@ -60,7 +60,7 @@ def to_entities(rows: Rows, start: int, stop: int) -> List[Dict[str, Any]]:
 
 
 def to_rows(entities: List[Dict[str, Any]], dim: int) -> Rows:
-    """Rows of what Milvus returns; without a vector, rows have vectors of no use."""
+    """Rows of what Milvus returns; without a vector, rows have vectors of no dimension."""
     if not entities:
         return empty_rows(dim)
     columns: Dict[str, np.ndarray] = {}
@@ -72,10 +72,10 @@ def to_rows(entities: List[Dict[str, Any]], dim: int) -> Rows:
     names = dict.fromkeys(["splits", *(name for entity in entities for name in sorted(entity["extra"]))])
     for name in names:
         columns[name] = np.array([entity["extra"].get(name, "") for entity in entities])
-    vectors = [entity["vector"] for entity in entities] if "vector" in entities[0] else []
+    vectors = [entity.get("vector", ()) for entity in entities]
     ids = np.array([entity["id"] for entity in entities], dtype=np.int64)
     ordered = {name: columns[name] for name in [*COLUMNS, *(n for n in columns if n not in COLUMNS)]}
-    return Rows(ids, np.array(vectors, dtype=np.float32).reshape(-1, dim), ordered)
+    return Rows(ids, np.array(vectors, dtype=np.float32), ordered)
 
 
 def meta_name(collection: str) -> str:

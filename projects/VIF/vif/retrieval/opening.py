@@ -4,10 +4,11 @@ import logging
 import os
 from typing import Any, Dict, Tuple
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..features import FeatureTable
 from .base import AbstractGallery
 from .gallery import Gallery
+from .store import holds_gallery
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,12 @@ def _in_milvus(uri: str, options: Dict[str, Any]) -> Tuple[str, Dict[str, Any]]:
     return address, {**({"token": token} if token else {}), **named, **options}
 
 
+def _refuse(uri: str, what: str, options: Dict[str, Any], *names: str) -> None:
+    stray = [name for name in names if name in options]
+    if stray:
+        raise ConfigError(f"the option {stray[0]} is not for {uri!r}, which is {what}; leave it out.")
+
+
 def open_gallery(uri: str, **milvus: Any) -> AbstractGallery:
     """The gallery at an address; code that uses it need not know which it is.
 
@@ -35,15 +42,31 @@ def open_gallery(uri: str, **milvus: Any) -> AbstractGallery:
 
     Raises:
         DataError: there is none.
-        ConfigError: pymilvus is needed and missing.
+        ConfigError: pymilvus is needed and missing, or an option is of Milvus and the gallery is not.
     """
     uri = os.fspath(uri)
     if not is_milvus(uri):
+        _refuse(uri, "a folder", milvus, "collection", "token")
         return Gallery.load(uri)
     from .milvus import MilvusGallery
 
     address, options = _in_milvus(uri, milvus)
     return MilvusGallery(address, **options)
+
+
+def is_there(uri: str) -> bool:
+    """Whether there is a gallery at an address, be it whole or torn.
+
+    Raises:
+        DataError: the folder holds something else, or nothing answers there.
+        ConfigError: pymilvus is needed and missing.
+    """
+    if not is_milvus(uri):
+        return holds_gallery(uri)
+    from .milvus import MilvusGallery
+
+    address, options = _in_milvus(uri, {})
+    return MilvusGallery.exists(address, **options)
 
 
 def open_images(predictor: Any, folder: str, **options: Any) -> Gallery:
@@ -84,8 +107,10 @@ def create_gallery(uri: str, table: FeatureTable, overwrite: bool = False, **opt
     if is_milvus(uri):
         from .milvus import MilvusGallery
 
+        _refuse(uri, "Milvus, which chooses its own", options, "index")
         address, options = _in_milvus(uri, options)
         return MilvusGallery.build(address, table, overwrite=overwrite, **options)
+    _refuse(uri, "a folder", options, "collection", "token")
     gallery = Gallery.build(table, **options)
     gallery.save(uri, overwrite=overwrite)
     return gallery

@@ -15,17 +15,11 @@ from ..features import FeatureTable
 # columns that every gallery has, with what stands where nothing is known; further columns are text
 COLUMNS: Dict[str, Any] = {"paths": "", "pids": -1, "camids": -1, "views": "", "times": np.nan, "splits": ""}
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+# names of a gallery's files, and of a neighbour's values in results
 _RESERVED = (
     *COLUMNS,
-    "ids",
-    "vectors",
-    "alive",
-    "index",
-    "manifest",
-    "features",
-    "rank",
-    "distance",
-    "query",
+    *(name[:-1] for name in COLUMNS),
+    *("id", "ids", "vectors", "alive", "index", "manifest", "features", "rank", "distance", "query"),
 )
 
 
@@ -46,6 +40,10 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def without_vectors(self) -> "Rows":
+        """The same rows with vectors of no dimension."""
+        return Rows(self.ids, np.zeros((len(self), 0), np.float32), self.columns)
 
     def take(self, index: np.ndarray) -> "Rows":
         """The rows at these positions, in this order."""
@@ -108,11 +106,7 @@ def make_rows(
         "splits": table.splits,
     }
     for name, values in (extra or {}).items():
-        if not _NAME.fullmatch(name) or name in _RESERVED:
-            raise DataError(
-                f"extra column {name!r}: choose lower-case letters, digits and '_', and none of the "
-                f"gallery's own names ({', '.join(_RESERVED)})."
-            )
+        check_name(name)
         column = np.asarray(values)
         if column.shape != (len(table),) or (column.size and column.dtype.kind != "U"):
             raise DataError(
@@ -121,6 +115,19 @@ def make_rows(
             )
         columns[name] = column.astype(np.str_)
     return Rows(chosen, unit_vectors(table.features, table.paths), columns)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that a further column cannot have.
+
+    Raises:
+        DataError: it has other characters, or is the gallery's own.
+    """
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise DataError(
+            f"extra column {name!r}: choose lower-case letters, digits and '_', and none of the gallery's "
+            f"own names ({', '.join(_RESERVED)})."
+        )
 
 
 def unit_vectors(vectors: Any, names: Any = None) -> np.ndarray:

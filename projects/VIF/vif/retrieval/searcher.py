@@ -10,6 +10,7 @@ from typing import Any, Optional, Tuple, Union
 
 import numpy as np
 
+from . import exact
 from .exact import SPARE, exact_search, import_faiss, rank
 from .kinds import HNSW, IVFPQ, Flat, Kind, add_vectors
 
@@ -91,8 +92,9 @@ class Searcher:
 def _nearest_of(queries: np.ndarray, vectors: np.ndarray, found: np.ndarray, count: int) -> np.ndarray:
     """`count` of the candidates (Q, C), those of the largest float32 products."""
     best = np.empty((len(found), count), dtype=found.dtype)
-    for start in range(0, len(found), 256):  # a few MiB of vectors at a time
-        part = slice(start, start + 256)
+    step = max(1, exact.BLOCK_BYTES // (4 * found.shape[1] * queries.shape[1]))
+    for start in range(0, len(found), step):
+        part = slice(start, start + step)
         products = np.matmul(vectors[found[part]], queries[part, :, None])[:, :, 0]
         products[found[part] < 0] = -np.inf
         order = np.argpartition(-products, count - 1, axis=1)[:, :count]

@@ -39,10 +39,6 @@ class State:
         """Rows that the index covers."""
         return self.searcher.rows if self.searcher else 0
 
-    def alive_rows(self) -> Rows:
-        """The rows that have not been removed."""
-        return self.rows if self.alive.all() else self.rows.take(np.flatnonzero(self.alive))
-
     def find(self, queries: np.ndarray, k: int, where: Filter, camid: int) -> Tuple[np.ndarray, np.ndarray]:
         """The nearest rows that pass a filter.
 

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import shutil
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 import numpy as np
 
@@ -24,16 +24,40 @@ _FILE = re.compile(r"[a-z][a-z0-9_]{0,40}\.(npy|faiss)")
 _CHUNK = 1 << 20
 
 
-def current_version(folder: str) -> str:
-    """Version that a folder holds, "" if it holds no gallery yet.
+class _Torn(DataError):
+    """The manifest is no JSON: a file system lost its end."""
+
+
+def holds_gallery(folder: str) -> bool:
+    """Whether there is a gallery in a folder, be it whole or torn.
 
     Raises:
-        DataError: there is a manifest, but of no gallery.
+        DataError: the folder holds something else.
     """
-    return str(read_manifest(folder)["version"]) if os.path.lexists(_manifest(folder)) else ""
+    if not os.path.lexists(_manifest(folder)):
+        if os.path.isdir(folder):
+            _refuse_foreign(folder)
+        return False
+    _current_version(folder, overwrite=True)
+    return True
 
 
-def write(folder: str, arrays: Dict[str, np.ndarray], index: Any, header: Dict[str, Any], base: str) -> str:
+def _current_version(folder: str, overwrite: bool) -> str:
+    """Version that a folder holds, "" if none; a torn gallery holds none where it may be overwritten."""
+    if not os.path.lexists(_manifest(folder)):
+        return ""
+    try:
+        return str(read_manifest(folder)["version"])
+    except _Torn:
+        if not overwrite:
+            raise
+        _refuse_foreign(folder)
+        return ""
+
+
+def write(
+    folder: str, arrays: Dict[str, np.ndarray], index: Any, header: Dict[str, Any], base: Optional[str]
+) -> str:
     """Write a new version and make it the folder's.
 
     Args:
@@ -41,7 +65,7 @@ def write(folder: str, arrays: Dict[str, np.ndarray], index: Any, header: Dict[s
         arrays: by file name without ending.
         index: FAISS index, or None.
         header: further keys of the manifest.
-        base: version that the folder must hold still, "" for none.
+        base: version that the folder must hold still, "" for none; None: replace whatever gallery is there.
 
     Returns:
         The version written.
@@ -51,20 +75,21 @@ def write(folder: str, arrays: Dict[str, np.ndarray], index: Any, header: Dict[s
             cannot be written.
     """
     try:
-        if os.path.isdir(folder) and not os.path.lexists(_manifest(folder)):
-            _refuse_foreign(folder)
+        holds_gallery(folder)
         os.makedirs(folder, exist_ok=True)
         with _locked(folder):
-            found = current_version(folder)
-            if found != base:
+            found = _current_version(folder, overwrite=base is None)
+            if base is not None and found != base:
                 raise DataError(
                     f"gallery {folder!r} holds version {found or 'none'}, not {base or 'none'}: something "
                     "else saved there. Open it again and repeat the change, or save with overwrite=True."
                 )
             number = int(found[1:].split("-")[0]) + 1 if found else 1
             version = f"v{number:06d}-{secrets.token_hex(4)}"
-            files = _write_version(os.path.join(folder, version), arrays, index)
-            write_json(_manifest(folder), {"format": FORMAT, "version": version, **header, "files": files})
+            with _whole_or_none(folder, version):
+                files = _write_version(os.path.join(folder, version), arrays, index)
+                header = {"format": FORMAT, "version": version, **header, "files": files}
+                write_json(_manifest(folder), header)
             _clean(folder, version)
     except OSError as error:
         raise DataError(
@@ -107,8 +132,13 @@ def read_manifest(folder: str) -> Dict[str, Any]:
         raise DataError(
             f"{folder!r} is no gallery: it has no {MANIFEST}. Make one with `vif index`."
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise DataError(f"{path}: cannot be read as a gallery's manifest ({error}).") from error
+    except ValueError as error:
+        raise _Torn(
+            f"{path}: cannot be read as a gallery's manifest ({error}). Restore it, or replace the gallery: "
+            "`vif index --overwrite`, or save(folder, overwrite=True)."
+        ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DataError(f"{path}: not the manifest of a gallery ({FORMAT}); the folder is something else's.")
     files = manifest.get("files")
@@ -151,25 +181,35 @@ def _read_index(path: str) -> Any:
     return faiss.read_index(path, getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
 
 
-def _write_version(folder: str, arrays: Dict[str, np.ndarray], index: Any) -> Dict[str, Any]:
-    """Write all files of a version, or leave nothing of it."""
-    os.mkdir(folder)
+@contextlib.contextmanager
+def _whole_or_none(folder: str, version: str) -> Iterator[None]:
+    """A version that has not become the folder's leaves nothing behind."""
     try:
-        for name, array in arrays.items():
-            with open(os.path.join(folder, f"{name}.npy"), "wb") as file:
-                np.save(file, array, allow_pickle=False)
-        if index is not None:
-            _write_index(index, os.path.join(folder, "index.faiss"))
-        files = {}
-        for name in sorted(os.listdir(folder)):
-            path = os.path.join(folder, name)
-            with open(path, "rb+") as file:
-                os.fsync(file.fileno())
-            files[name] = {"bytes": os.path.getsize(path), "sha256": _sha256(path)}
-        sync_folder(folder)
+        yield
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        named = b""
+        with contextlib.suppress(OSError), open(_manifest(folder), "rb") as file:
+            named = file.read()
+        if version.encode() not in named:
+            shutil.rmtree(os.path.join(folder, version), ignore_errors=True)
         raise
+
+
+def _write_version(folder: str, arrays: Dict[str, np.ndarray], index: Any) -> Dict[str, Any]:
+    """Write all files of a version."""
+    os.mkdir(folder)
+    for name, array in arrays.items():
+        with open(os.path.join(folder, f"{name}.npy"), "wb") as file:
+            np.save(file, array, allow_pickle=False)
+    if index is not None:
+        _write_index(index, os.path.join(folder, "index.faiss"))
+    files = {}
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
+        files[name] = {"bytes": os.path.getsize(path), "sha256": _sha256(path)}
+    sync_folder(folder)
     return files
 
 
@@ -193,8 +233,9 @@ def _clean(folder: str, version: str) -> None:
 
 
 def _refuse_foreign(folder: str) -> None:
-    """A folder without a manifest may hold what a first save left behind, and nothing else."""
-    foreign = [name for name in os.listdir(folder) if not _VERSION.fullmatch(name) and name[0] != "."]
+    """A folder without a manifest, or with a torn one, may hold what a save left behind, and nothing else."""
+    own = [name for name in os.listdir(folder) if _VERSION.fullmatch(name) or name == MANIFEST]
+    foreign = [name for name in os.listdir(folder) if name not in own and name[0] != "."]
     if foreign:
         raise DataError(f"{folder!r} is no gallery and not empty ({foreign[0]!r}); name another folder.")
 

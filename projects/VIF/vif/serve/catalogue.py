@@ -15,11 +15,11 @@ class Catalogue:
     """The rows of a gallery in the order they came, N of them.
 
     Args:
-        rows: their vectors are let go of.
+        rows: of `AbstractGallery.rows`; their vectors are let go of.
     """
 
     def __init__(self, rows: Rows) -> None:
-        self._rows = Rows(rows.ids, np.zeros((len(rows.ids), 0), np.float32), rows.columns)
+        self._rows = rows.without_vectors()
         self._order = np.argsort(rows.ids, kind="stable")
 
     def __len__(self) -> int:
@@ -48,10 +48,14 @@ class Catalogue:
         """
         keep = where.mask(self._rows.ids, self._rows.columns, None)
         if find:
-            named = np.char.find(np.char.lower(self._rows.columns["paths"]), find.lower()) >= 0
+            named = np.char.find(self._lowered, find.lower()) >= 0
             keep &= named | np.isin(self._rows.ids.astype(np.str_), [find])
         passing = np.flatnonzero(keep)
         return len(passing), self._plain(passing[offset : offset + limit])
+
+    @cached_property
+    def _lowered(self) -> np.ndarray:
+        return np.char.lower(self._rows.columns["paths"])
 
     @cached_property
     def summary(self) -> Dict[str, Any]:

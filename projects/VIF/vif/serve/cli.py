@@ -8,13 +8,13 @@ from typing import Any
 
 from ..errors import ConfigError
 
-_NEEDS = ("fastapi", "uvicorn", "python_multipart")
+_NEEDS = ("fastapi", "uvicorn", "python-multipart")
 
 
 def _serve(args: argparse.Namespace) -> None:
-    missing = [name for name in _NEEDS if importlib.util.find_spec(name) is None]
+    missing = [name for name in _NEEDS if importlib.util.find_spec(name.replace("-", "_")) is None]
     if missing:
-        raise ConfigError(f'vif serve needs {", ".join(missing)}: pip install "vif-agreid[serve]".')
+        raise ConfigError(f"vif serve needs {', '.join(missing)}: `pip install {' '.join(_NEEDS)}`.")
     if args.max_upload_mib <= 0:
         raise ConfigError(f"--max-upload-mib {args.max_upload_mib:g} must be above 0.")
     from ..retrieval import open_gallery

@@ -23,7 +23,7 @@ def build_router(service: Service, threads: int) -> APIRouter:
     """The routes of one service.
 
     Args:
-        service: asked by all of them, outside the event loop.
+        service: asked outside the event loop, but for one row's metadata, which takes no time.
         threads: searches and decodings at a time.
     """
     api = APIRouter(prefix="/api")

@@ -56,7 +56,7 @@ class Service:
                 "the network's features", own.dim, own.fingerprint, gallery.dim, gallery.fingerprint
             )
         crops = Crops(root) if root else None
-        return cls(gallery, Catalogue(gallery.rows()), crops, predictor, max_upload)
+        return cls(gallery, Catalogue(gallery.rows(vectors=False)), crops, predictor, max_upload)
 
     def info(self) -> Dict[str, Any]:
         """What the gallery is and what can be asked of it."""

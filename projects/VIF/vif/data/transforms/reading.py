@@ -10,7 +10,7 @@ from typing import Optional, Union
 import cv2
 import numpy as np
 
-from vif.errors import DataError, UnreadableImage
+from vif.errors import DataError, UnreadableImage, shown
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -77,12 +77,6 @@ def _read_bytes(path: PathLike) -> bytes:
 def _open_at_once(path: str, flags: int) -> int:
     """Open without waiting: a pipe that nobody writes to would stop the run for ever."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def shown(path: PathLike) -> str:
-    """A path on one line, escaped where it holds line breaks or what cannot be printed."""
-    text = os.fspath(path)
-    return text if text.isprintable() else repr(text)
 
 
 def _decode_pillow(data: bytes, path: PathLike) -> np.ndarray:
