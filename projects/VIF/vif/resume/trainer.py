@@ -71,7 +71,7 @@ class ResumableTrainer(DefaultTrainer):
             run = found.weights.rest.get("run")
             if run and self.seed_is_drawn:
                 self.cfg = with_value(self.cfg, "SEED", run["config"]["SEED"])
-            changed[:] = check_changes(self, run) if run else []
+            changed[:] = check_changes(self, found.weights.rest) if run else []
 
         seed = self.cfg.SEED
         found = self.checkpointer.find(accept) if resume else None
