@@ -199,17 +199,41 @@ def test_the_newest_is_told_by_what_files_hold_not_by_names_or_times(run):
 
 
 @pytest.mark.parametrize(
-    ("keep", "left"), [(0, "0000 0001 0002 10000"), (1, "0001 10000"), (2, "0001 0002 10000")]
+    ("keep", "left", "epoch"),
+    [
+        (0, "0000 0001 0002 10000", 10000),
+        (1, "0001 10000", 10000),
+        (2, "0001 0002 10000", 10000),
+        (1, "0001 0002 10000", 2),  # 10000 is of an older run
+    ],
 )
-def test_thinning_keeps_the_newest_the_best_the_final_and_the_last(keep, left, run):
+def test_thinning_keeps_the_newest_the_best_the_final_and_the_last(keep, left, epoch, run):
     shutil.copy(run / "model_0002.pth", run / "model_10000.pth")
     shutil.copy(run / "model_0002.pth", run / "model_final.pth")
     (run / "last_checkpoint").write_text("model_0001.pth")
     (run / "model_0001.pth.bak").write_text("mine")
-    thin(str(run), keep)
+    thin(str(run), keep, epoch)
     names = {f"model_{n}.pth" for n in left.split()} | {"model_best.pth", "model_final.pth"}
     assert {Path(p).name for p in checkpoints(str(run))} == names
     assert (run / "model_0001.pth.bak").exists()
+
+
+def test_a_fresh_start_is_no_part_of_the_older_run_in_its_folder(run, caplog):
+    shutil.copy(run / "model_0002.pth", run / "model_resume.pth")
+    shutil.copy(run / "model_0002.pth", run / "model_0009.pth")
+    trainer = build(run, "SOLVER.CHECKPOINT_KEEP", 1, resume=False)
+    seen = []
+    trainer.run_step = lambda: seen.append(
+        [name for name in ("last_checkpoint", "model_resume.pth") if (run / name).exists()]
+    )
+    trainer._hooks = [h for h in trainer._hooks if type(h).__name__ == "BestCheckpointer"]
+    with caplog.at_level("WARNING"):
+        trainer.train()
+    assert seen[0] == []
+    assert f"{run} holds checkpoints of an older run" in caplog.text
+    assert (run / "model_0009.pth").exists()
+    assert (run / "model_0002.pth").exists()
+    assert not (run / "model_0001.pth").exists()
 
 
 def test_a_run_keeps_as_many_checkpoints_as_it_is_told_and_goes_on(run, finished, tmp_path):

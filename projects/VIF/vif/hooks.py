@@ -201,5 +201,5 @@ class BestCheckpointer(hooks.PeriodicCheckpointer):
             except CheckpointError as e:
                 failed, self.best_metric = str(e), best
         if not failed:
-            thin(self.checkpointer.save_dir, self.keep)
+            thin(self.checkpointer.save_dir, self.keep, epoch)
         return failed

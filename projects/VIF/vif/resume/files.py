@@ -1,5 +1,6 @@
 """Checkpoints of a run on disk: which one to go on from, whether it is whole, which are old."""
 
+import contextlib
 import logging
 import os
 import re
@@ -145,23 +146,44 @@ def _try(
     return found
 
 
-def thin(folder: str, keep: int) -> List[str]:
+def thin(folder: str, keep: int, epoch: int) -> List[str]:
     """Remove the oldest checkpoints of epochs, `model_0003.pth` and so on; best, final, last stay.
 
     Args:
         folder: of the run.
         keep: how many stay; 0: all.
+        epoch: the one just saved; higher numbers are of an older run, and neither counted nor removed.
 
     Returns:
         Paths that were removed.
     """
-    numbered = [path for path in checkpoints(folder) if _NUMBERED.fullmatch(os.path.basename(path))]
-    numbered.sort(key=lambda path: int(os.path.basename(path)[len("model_") : -len(".pth")]))
+    names = [_NUMBERED.fullmatch(os.path.basename(path)) for path in checkpoints(folder)]
+    numbered = sorted((int(name[1]), name[0]) for name in names if name and int(name[1]) <= epoch)
     last = named_last(folder)
-    old = [path for path in numbered[: -keep or len(numbered)] if path != last] if keep else []
+    old = [os.path.join(folder, name) for _, name in numbered[:-keep]] if keep else []
+    old = [path for path in old if path != last]
     for path in old:
         os.unlink(path)
     return old
+
+
+def leave_older_run(folder: str) -> None:
+    """At a fresh start: an older run of this folder is not what `--resume` goes on from."""
+    older = checkpoints(folder)
+    if not older and not os.path.lexists(os.path.join(folder, LAST)):
+        return
+    for name in (LAST, f"{RESUME}.pth"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, name))
+    logger.warning(
+        "%s holds checkpoints of an older run. This run starts afresh: %s and %s.pth of the older one were "
+        "removed; its other checkpoints (%s) stay until this run writes one of their name, are no part of "
+        "this run, and would be taken by --resume before the first save. Better choose another OUTPUT_DIR.",
+        folder,
+        LAST,
+        RESUME,
+        ", ".join(os.path.basename(path) for path in older if not path.endswith(f"{RESUME}.pth")) or "none",
+    )
 
 
 def clear_partial(folder: str) -> None:

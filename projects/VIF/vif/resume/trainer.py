@@ -12,7 +12,7 @@ from fastreid.utils.events import EventStorage
 
 from ..config import with_value
 from ..errors import CheckpointError, Stopped, VIFError
-from .files import RESUME, Found, clear_partial
+from .files import RESUME, Found, clear_partial, leave_older_run
 from .signals import StopSignals
 from .state import (
     bound_histories,
@@ -145,6 +145,8 @@ class ResumableTrainer(DefaultTrainer):
             Stopped: a signal asked for it; the state is saved.
             CheckpointError: the last checkpoint, or that of a stopped run, could not be written.
         """
+        if self.start_iter == 0 and comm.is_main_process():
+            leave_older_run(self.cfg.OUTPUT_DIR)
         logger.info("Starting training from epoch %d", self.start_epoch)
         self.iter, self.epoch = self.start_iter, self.start_epoch - 1
         with EventStorage(max(self.iter - 1, 0)) as self.storage, StopSignals() as self.signals:
