@@ -14,6 +14,7 @@ from fastreid.layers.batch_norm import get_norm
 from fastreid.modeling.losses import triplet_loss
 from fastreid.utils import comm
 from torch import nn
+from vif.compat import distributed
 from vif.compat.distributed import data_parallel, sync_norm_on_cpu
 from vif.evaluation.extract import extract_table
 from vif.modeling.losses import Gathered, VIALLoss, batch_triplet_loss, gather
@@ -235,3 +236,18 @@ def test_features_do_not_depend_on_the_number_of_processes_to_the_bit(runs, worl
 def test_processes_know_their_machine(runs):
     assert [found["local"] for found in runs[1][3]] == [(0, 2), (1, 2), (0, 1)]
     assert [found["local"] for found in runs[1][2]] == [(0, 2), (1, 2)]
+
+
+def test_synchronised_norm_takes_what_autocast_halved(monkeypatch):
+    """Two processes with one batch: torch's own norm over both copies, in float32."""
+    monkeypatch.setattr(distributed.comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "sum_over_processes", lambda x: 2 * x)
+    norm, torchs = sync_norm_on_cpu(get_norm("syncBN", 4)).train(), nn.BatchNorm2d(4)
+    x = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = norm(x)
+    expected = torchs(torch.cat([x, x]).float())[:3]
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out, expected.bfloat16(), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(norm.running_var, torchs.running_var)
+    torch.testing.assert_close(norm.running_mean, torchs.running_mean)

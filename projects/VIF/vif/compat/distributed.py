@@ -76,6 +76,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
         """(B, C, ...) -> the same shape; in training it changes the running statistics."""
         if not self.training or comm.get_world_size() == 1:
             return super().forward(input)
+        dtype, input = input.dtype, input.to(self.running_mean.dtype)  # which autocast may have halved
         over = [d for d in range(input.dim()) if d != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
         count = sum_over_processes(input.new_tensor(float(input.numel() // input.shape[1])))
@@ -88,4 +89,4 @@ class SyncBatchNorm(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(variance * count / (count - 1), momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return centred * scale.view(shape) + self.bias.view(shape)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(dtype)
