@@ -242,3 +242,25 @@ def test_a_run_keeps_as_many_checkpoints_as_it_is_told_and_goes_on(run, finished
     assert named_last(str(run)) == str(run / "model_final.pth")
     kept = {Path(p).name for p in checkpoints(str(run))}
     assert kept == {"model_best.pth", "model_final.pth", "model_0002.pth"}
+
+
+@pytest.mark.parametrize(("scores", "best"), [({1: 50, 3: 90, 4: 10}, 3), ({1: 50, 3: 40, 4: 95}, 4)])
+def test_the_best_is_the_epoch_of_the_highest_score_however_often_a_run_saves(scores, best, tmp_path):
+    """Evaluated after epochs 1, 3 and, being the last, 4; saved after 2 and 4."""
+    opts = ("SOLVER.MAX_EPOCH", 5, "SOLVER.CHECKPOINT_PERIOD", 3, "TEST.EVAL_PERIOD", 2)
+    trainer = build(tmp_path, *opts, resume=False)
+    weight = next(trainer.model.parameters())
+    trainer.run_step = lambda: weight.data.fill_(trainer.epoch)
+    trainer.test = lambda *_: {"SynthAG": {"AG": {"mAP": scores[trainer.epoch]}}}
+    names = ("Evaluation", "BestCheckpointer")
+    trainer._hooks = [hook for hook in trainer._hooks if type(hook).__name__ in names]
+    trainer.train()
+    saved = {Path(path).stem: torch.load(path) for path in checkpoints(str(tmp_path))}
+    assert {name: saved[name]["epoch"] for name in saved} == {
+        "model_0002": 2,
+        "model_best": best,
+        "model_final": 4,
+    }
+    name = next(name for name, _ in trainer.model.named_parameters())
+    assert float(saved["model_best"]["model"][name].mean()) == best
+    assert saved["model_best"]["metric"] == scores[best]
