@@ -93,7 +93,23 @@ def foreign(path):
     torch.save({"model": {"weight": torch.zeros(3)}, "epoch": 9, **{key: {} for key in KEYS}}, path)
 
 
+def change(**values):
+    """Writes the checkpoint with other values in it, of its run where they have a name of one."""
+
+    def write(path):
+        content = torch.load(path)
+        run = {**content["run"], **{key: values.pop(key) for key in ("format",) if key in values}}
+        torch.save({**content, "run": run, **values}, path)
+
+    return write
+
+
 DAMAGE = {
+    "a newer run's": (change(format=2), r"model_0002.pth holds a run's state .* not read \(format 1\)"),
+    "with a list for a run": (change(run=[1]), "model_0002.pth holds a run's state"),
+    "with half an epoch": (change(epoch=2.5), "model_0002.pth .*: its epoch is no whole number"),
+    "with a word for grids": (change(position_grids="x"), "model_0002.pth notes under position_grids no"),
+    "with flat grids": (change(position_grids={"pos": 3}), "model_0002.pth notes under position_grids no"),
     "truncated": (lambda path: os.truncate(path, path.stat().st_size // 2), "model_0002.pth .*torn"),
     "cut by a byte": (lambda path: os.truncate(path, path.stat().st_size - 1), "model_0002.pth .*torn"),
     "flipped": (flip, "model_0002.pth is damaged: the checksum of"),
@@ -196,6 +212,30 @@ def test_the_newest_is_told_by_what_files_hold_not_by_names_or_times(run):
     shutil.copy(run / "model_0000.pth", run / "model_0009.pth")
     os.utime(run / "model_final.pth", (0, 0))
     assert find(str(run), KEYS).path.endswith("model_final.pth")
+
+
+def test_an_older_checkpoint_that_the_run_may_not_go_on_from_is_not_asked(run):
+    for epoch, seed in ((0, 5), (1, 6)):
+        content = torch.load(run / f"model_{epoch:04d}.pth")
+        content["run"]["config"]["SEED"] = seed
+        torch.save(content, run / f"model_{epoch:04d}.pth")
+    (run / "last_checkpoint").unlink()
+    assert build(run).start_epoch == 3
+
+
+def test_a_refused_checkpoint_leaves_no_seed_behind(run):
+    content = torch.load(run / "model_0002.pth")
+    content["run"]["config"]["SEED"] = 7
+    content["model"] = {f"other.{name}": value for name, value in content["model"].items()}
+    torch.save(content, run / "model_0002.pth")
+    for epoch in (0, 1):
+        content = torch.load(run / f"model_{epoch:04d}.pth")
+        del content["run"]
+        torch.save(content, run / f"model_{epoch:04d}.pth")
+    (run / "model_best.pth").unlink()
+    trainer = build(run, "SEED", -1)
+    assert trainer.start_epoch == 2
+    assert trainer.cfg.SEED == trainer.data_loader.dataset.seed != 7
 
 
 @pytest.mark.parametrize(

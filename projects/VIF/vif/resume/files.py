@@ -12,6 +12,7 @@ from ..weight_files import Weights, read_weights
 
 logger = logging.getLogger(__name__)
 
+FORMAT = 1  # of what a checkpoint holds under "run"
 LAST = "last_checkpoint"  # fastreid's file that names the newest checkpoint
 RESUME = "model_resume"  # the checkpoint between those of epochs; goes when a newer one is there
 _NAMES = re.compile(r"model_(\d{4,}|best|final|resume)\.pth")
@@ -27,7 +28,7 @@ class Found(NamedTuple):
     @property
     def position(self) -> Tuple[int, int]:
         """(last epoch that is done, finished iterations or 0): how far the run had come."""
-        return int(self.weights.rest["epoch"]), int(self.weights.rest.get("run", {}).get("iteration", 0))
+        return self.weights.rest["epoch"], self.weights.rest.get("run", {}).get("iteration", 0)
 
 
 def checkpoints(folder: str) -> List[str]:
@@ -75,6 +76,11 @@ def read(path: str, keys: Collection[str]) -> Found:
     missing = [key for key in ("epoch", *keys) if key not in weights.rest]
     if missing:
         raise DataError(f"{path} is no checkpoint of this kind of run: it lacks {', '.join(missing)}.")
+    run = weights.rest.get("run", {"format": FORMAT, "iteration": 0})
+    if not (isinstance(run, dict) and run.get("format") == FORMAT and type(run.get("iteration")) is int):
+        raise DataError(f"{path} holds a run's state that this version does not read (format {FORMAT}).")
+    if type(weights.rest["epoch"]) is not int:
+        raise DataError(f"{path} is no checkpoint of this kind of run: its epoch is no whole number.")
     return Found(path, weights)
 
 
@@ -97,7 +103,7 @@ def find(
     Args:
         folder: of the run.
         keys: as `read` takes them.
-        accept: raises DataError for a checkpoint that is whole but of another run.
+        accept: raises DataError for a checkpoint that is whole but of another run; changes nothing.
 
     Returns:
         None where the folder has no checkpoint at all.
@@ -115,12 +121,7 @@ def find(
         found = _try(last, keys, accept, refused)
         if found is not None:
             return found
-    best: Optional[Found] = None
-    for path in checkpoints(folder):
-        if path != last:
-            found = _try(path, keys, accept, refused)
-            if found is not None and (best is None or found.position > best.position):
-                best = found
+    best = _newest([path for path in checkpoints(folder) if path != last], keys, accept, refused)
     for reason in refused.values():
         logger.warning("Refused: %s", reason)
     if best is not None:
@@ -132,6 +133,22 @@ def find(
             "there, or start from the beginning, without --resume or in another OUTPUT_DIR."
         )
     return best
+
+
+def _newest(
+    paths: List[str], keys: Collection[str], accept: Callable[[Found], None], refused: Dict[str, str]
+) -> Optional[Found]:
+    """The first that is accepted, from the newest on; older ones are not asked. Holds one at a time."""
+    whole: List[Tuple[Tuple[int, int], str]] = []
+    for path in paths:
+        found = _try(path, keys, lambda found: None, refused)
+        if found is not None:
+            whole.append((found.position, path))
+    for _, path in sorted(whole, key=lambda entry: entry[0], reverse=True):
+        found = _try(path, keys, accept, refused)
+        if found is not None:
+            return found
+    return None
 
 
 def _try(

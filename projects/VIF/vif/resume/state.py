@@ -20,12 +20,11 @@ from ..config import add_vif_config, leaves
 from ..errors import ConfigError
 from ..versions import commit, versions
 from .changes import compare
-from .files import plain
+from .files import FORMAT, plain
 from .randomness import random_states, set_random_states
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
 TIMES = ("time", "data_time", "images_per_second", "eta_seconds")  # of the process that measured them
 _OPTIMIZER = ("SOLVER.OPT", "SOLVER.AMSGRAD")  # which its state hangs on
 HISTORY = 1000  # values that are kept of each scalar; the longest look back is that of the time left
@@ -133,11 +132,12 @@ def restore_scalars(storage: Any, saved: Dict[str, Any]) -> None:
         storage._smoothing_hints[name] = entry["smooth"]
 
 
-def check_changes(trainer: Any, rest: Dict[str, Any]) -> List[str]:
+def check_changes(trainer: Any, cfg: Any, rest: Dict[str, Any]) -> List[str]:
     """Say what changed since the checkpoint, and refuse what changes the run's meaning.
 
     Args:
-        trainer: as its config built it.
+        trainer: as its config built it; nothing in it changes.
+        cfg: to go on with.
         rest: what the checkpoint holds beside weights.
 
     Returns:
@@ -150,7 +150,7 @@ def check_changes(trainer: Any, rest: Dict[str, Any]) -> List[str]:
     run = rest["run"]
     defaults = get_cfg()
     add_vif_config(defaults)
-    changes = compare(run["config"], dict(leaves(trainer.cfg)), dict(leaves(defaults)))
+    changes = compare(run["config"], dict(leaves(cfg)), dict(leaves(defaults)))
     for name, version in circumstances(trainer).items():
         before = run["versions"].get(name, "")
         if before != version:
@@ -172,7 +172,7 @@ def check_changes(trainer: Any, rest: Dict[str, Any]) -> List[str]:
             f"with SOLVER.RESUME_CHANGED True either: {'; '.join(lost)}. Take the old settings, or start "
             "another run."
         )
-    if bound and not trainer.cfg.SOLVER.RESUME_CHANGED:
+    if bound and not cfg.SOLVER.RESUME_CHANGED:
         raise ConfigError(
             f"This run was started with other settings: {'; '.join(bound)}. To go on as it was, take the old "
             "ones; to go on with the new ones, set SOLVER.RESUME_CHANGED True; or start another run."

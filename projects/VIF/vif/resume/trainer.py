@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from fastreid.engine import DefaultTrainer
 from fastreid.utils import comm
@@ -65,13 +65,13 @@ class ResumableTrainer(DefaultTrainer):
         if comm.is_main_process():
             clear_partial(self.cfg.OUTPUT_DIR)
         comm.synchronize()
-        changed: List[str] = []
+        accepted: Dict[str, Tuple[Any, List[str]]] = {}  # config to go on with and its changed keys, by path
 
         def accept(found: Found) -> None:
-            run = found.weights.rest.get("run")
-            if run and self.seed_is_drawn:
-                self.cfg = with_value(self.cfg, "SEED", run["config"]["SEED"])
-            changed[:] = check_changes(self, found.weights.rest) if run else []
+            rest, cfg = found.weights.rest, self.cfg
+            if "run" in rest and self.seed_is_drawn:
+                cfg = with_value(cfg, "SEED", rest["run"]["config"]["SEED"])
+            accepted[found.path] = (cfg, check_changes(self, cfg, rest) if "run" in rest else [])
 
         seed = self.cfg.SEED
         found = self.checkpointer.find(accept) if resume else None
@@ -86,6 +86,7 @@ class ResumableTrainer(DefaultTrainer):
                 logger.warning("%s has no checkpoint: the run starts from the beginning", self.cfg.OUTPUT_DIR)
             self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
             return
+        self.cfg, changed = accepted[found.path]
         if seed != self.cfg.SEED:
             self.rebuild()
         self._go_on_from(found, changed)
