@@ -96,8 +96,7 @@ def replay(path: str) -> Dict[str, Any]:
     model.load_state_dict(_part(tensors, MODEL))
     batch = {name: value.to(model.device) for name, value in _part(tensors, BATCH).items()}
     batch["images"] = batch["images"].float()
-    for name, value in _part(tensors, RANDOM).items():
-        (torch.set_rng_state if name == "cpu" else torch.cuda.set_rng_state)(value)
+    _set_random(_part(tensors, RANDOM), model.device)
     with EventStorage(report["iteration"]):
         with autocast(model.device.type, getattr(torch, report["precision"])):
             losses = model(batch)
@@ -105,6 +104,12 @@ def replay(path: str) -> Dict[str, Any]:
         total.backward()
     broken = [n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     return {"losses": {name: float(value.detach()) for name, value in losses.items()}, "gradients": broken}
+
+
+def _set_random(states: Dict[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def _part(tensors: Dict[str, torch.Tensor], prefix: str) -> Dict[str, torch.Tensor]:
