@@ -9,6 +9,7 @@ import socket
 import vif
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 from fastreid.layers.batch_norm import get_norm
 from fastreid.modeling.losses import triplet_loss
@@ -18,7 +19,7 @@ from vif.compat import distributed
 from vif.compat.distributed import data_parallel, sync_norm_on_cpu
 from vif.evaluation.extract import extract_table
 from vif.modeling.losses import Gathered, VIALLoss, batch_triplet_loss, gather
-from vif.processes.launch import group
+from vif.processes.launch import WAITING, group
 from vif.processes.place import Place
 
 from tests import fake_trees
@@ -251,3 +252,27 @@ def test_synchronised_norm_takes_what_autocast_halved(monkeypatch):
     torch.testing.assert_close(out, expected.bfloat16(), rtol=1e-2, atol=1e-2)
     torch.testing.assert_close(norm.running_var, torchs.running_var)
     torch.testing.assert_close(norm.running_mean, torchs.running_mean)
+
+
+@pytest.mark.parametrize("backend", ["nccl", "gloo"])
+def test_gathering_objects_waits_as_long_as_the_run(backend, monkeypatch):
+    """Under NCCL fastreid makes a group of Gloo of its own, with torch's half hour."""
+    made = []
+    monkeypatch.setattr(distributed.comm, "_LOCAL_PROCESS_GROUP", None)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 1)
+    monkeypatch.setattr(dist, "get_backend", lambda: backend)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(dist, "new_group", lambda *ranks, **how: made.append(how) or how)
+    before = comm._get_global_gloo_group
+    distributed.enter_group(dist.HashStore(), 0, WAITING)
+    try:
+        if backend == "nccl":
+            assert made[0] == {"backend": "gloo", "timeout": WAITING}
+            assert comm._get_global_gloo_group() is made[0]
+        else:
+            assert comm._get_global_gloo_group is before
+            assert made == [{}]
+    finally:
+        distributed.leave_group()
+    assert comm._get_global_gloo_group is before

@@ -1,5 +1,6 @@
 """fastreid in several processes: groups, DDP, batch norm; import it after `install`."""
 
+import datetime
 from typing import Any
 
 import torch
@@ -10,14 +11,23 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..modeling.losses.gather import sum_over_processes
 
+_gloo_group = comm._get_global_gloo_group  # fastreid's
 
-def enter_group(store: Any, node: int) -> None:
+
+def enter_group(store: Any, node: int, timeout: datetime.timedelta) -> None:
     """Serves: `comm.get_local_rank`, which needs a group of each machine's processes. Can go never.
+
+    Under NCCL fastreid gathers objects through a group of Gloo that waits as long as torch's default; this
+    gives it one that waits for `timeout`, as for a first process that ranks while the others wait.
 
     Args:
         store: the process group's own; all processes call this.
         node: number of this process's machine.
+        timeout: of a collective.
     """
+    if dist.get_backend() == "nccl":
+        wide = dist.new_group(backend="gloo", timeout=timeout)
+        comm._get_global_gloo_group = lambda: wide
     store.set(f"node/{dist.get_rank()}", str(node))
     nodes = [int(store.get(f"node/{rank}")) for rank in range(dist.get_world_size())]
     for number in sorted(set(nodes)):
@@ -29,7 +39,8 @@ def enter_group(store: Any, node: int) -> None:
 def leave_group() -> None:
     """End the process group, and fastreid's."""
     comm._LOCAL_PROCESS_GROUP = None
-    comm._get_global_gloo_group.cache_clear()
+    comm._get_global_gloo_group = _gloo_group
+    _gloo_group.cache_clear()
     dist.destroy_process_group()
 
 
