@@ -258,6 +258,19 @@ def test_thinning_keeps_the_newest_the_best_the_final_and_the_last(keep, left, e
     assert (run / "model_0001.pth.bak").exists()
 
 
+def test_a_checkpoint_that_cannot_be_removed_is_said_and_costs_nothing(run, monkeypatch, caplog):
+    unlink = os.unlink
+
+    def denied(path):
+        if path.endswith("model_0000.pth"):
+            raise PermissionError(13, "Permission denied")
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", denied)
+    assert thin(str(run), 1, 2) == [str(run / "model_0001.pth")]
+    assert "model_0000.pth could not be removed (Permission denied); the run goes on" in caplog.text
+
+
 def test_a_fresh_start_is_no_part_of_the_older_run_in_its_folder(run, caplog):
     shutil.copy(run / "model_0002.pth", run / "model_resume.pth")
     shutil.copy(run / "model_0002.pth", run / "model_0009.pth")

@@ -172,16 +172,21 @@ def thin(folder: str, keep: int, epoch: int) -> List[str]:
         epoch: the one just saved; higher numbers are of an older run, and neither counted nor removed.
 
     Returns:
-        Paths that were removed.
+        Paths that were removed; what could not be is said in the log.
     """
     names = [_NUMBERED.fullmatch(os.path.basename(path)) for path in checkpoints(folder)]
     numbered = sorted((int(name[1]), name[0]) for name in names if name and int(name[1]) <= epoch)
     last = named_last(folder)
     old = [os.path.join(folder, name) for _, name in numbered[:-keep]] if keep else []
     old = [path for path in old if path != last]
+    removed = []
     for path in old:
-        os.unlink(path)
-    return old
+        try:
+            os.unlink(path)
+            removed.append(path)
+        except OSError as e:
+            logger.error("%s could not be removed (%s); the run goes on", path, e.strerror)
+    return removed
 
 
 def leave_older_run(folder: str) -> None:
