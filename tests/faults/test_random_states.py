@@ -1,9 +1,12 @@
-"""The random states of a run on a GPU that is not the first: of functions that note what they are asked."""
+"""Random states of a GPU that is not the first, and the largest seed: functions that note their arguments."""
 
 import pytest
 import torch
+import vif.trainer
 from vif import replay
 from vif.resume.randomness import random_states, set_random_states
+
+from tests.tiny import tiny_cfg
 
 
 @pytest.fixture
@@ -29,3 +32,16 @@ def test_a_replay_sets_the_state_of_the_models_gpu(of_gpus):
     states = {"cpu": torch.get_rng_state(), "cuda": torch.tensor([7], dtype=torch.uint8)}
     replay._set_random(states, torch.device("cuda:1"))
     assert {name: int(state) for name, state in of_gpus.items()} == {"cuda:0": 0, "cuda:1": 7}
+
+
+def test_the_largest_seed_has_a_next_one_for_the_second_process(tmp_path, monkeypatch):
+    class Seeded(Exception):
+        pass
+
+    def seed(value):
+        raise Seeded(value)
+
+    monkeypatch.setattr(vif.trainer.compat, "seed_everything", seed)
+    monkeypatch.setattr(vif.trainer.comm, "get_rank", lambda: 1)
+    with pytest.raises(Seeded, match="^0$"):
+        vif.VIFTrainer(tiny_cfg("SynthAG/vif.yml", tmp_path, "SEED", 2**32 - 1))

@@ -65,7 +65,7 @@ class VIFTrainer(ResumableTrainer):
         drawn = cfg.SEED < 0
         cfg = with_seed(prepare(cfg))
         require_writable(cfg.OUTPUT_DIR)
-        compat.seed_everything(cfg.SEED + comm.get_rank())
+        compat.seed_everything((cfg.SEED + comm.get_rank()) % 2**32)
         super().__init__(cfg, seed_is_drawn=drawn)
         start_training(self.data_loader.unreadable)
         self.guard = self._trainer.guard = build_guard(self.cfg, self.data_loader)

@@ -185,6 +185,8 @@ class ResumableTrainer(DefaultTrainer):
             if (epoch + 1) % self.cfg.TEST.EVAL_PERIOD == 0:
                 saved = self.save(epoch - 1)  # an evaluation that is cut off is run again from here
                 self.signals.saved = saved and comm.get_world_size() == 1
+                if self.signals.saved and self.signals.received:  # during the save
+                    raise Stopped(self.signals.received)
             self.after_epoch()
             self.signals.saved = False
             self._between_steps(epoch)
