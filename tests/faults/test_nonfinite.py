@@ -95,7 +95,7 @@ def lines(output):
 
 
 @pytest.mark.parametrize("amp", [False, True])
-def test_a_broken_loss_stops_the_run_with_a_file_that_reproduces_it(amp, tmp_path):
+def test_a_broken_loss_stops_the_run_with_a_file_that_reproduces_it(amp, tmp_path, monkeypatch):
     opts = ("SOLVER.AMP.DTYPE", "bfloat16") if amp else ()
     cfg = breaking(tmp_path, "SOLVER.AMP.ENABLED", amp, *opts, "MODEL.BACKBONE.DROP_RATIO", 0.3)
     trainer = vif.VIFTrainer(cfg)
@@ -124,12 +124,18 @@ def test_a_broken_loss_stops_the_run_with_a_file_that_reproduces_it(amp, tmp_pat
     assert torch.equal(rebuild_batch(str(path))["images"].float(), took[3])
     CALLS.clear()
     CALLS.extend(range(3))
+    said = []
+    monkeypatch.setattr(vif.replay.logger, "warning", lambda text, *values: said.append(text % values))
     again = replay(str(path))
     assert {name: repr(value) for name, value in again["losses"].items()} == {
         name: repr(float(value)) for name, value in report["losses"].items()
     }
     assert "backbone.cls_token" in again["gradients"]
-    sound = replay(str(path))  # the loss is whole again, and so are all the others
+    assert said == []
+    (tmp_path / "shared.json").write_text(json.dumps({**report, "world_size": 2}))
+    sound = replay(str(tmp_path / "shared.json"))  # the loss is whole again, and so are all the others
+    assert len(said) == 1
+    assert "shared.json is of process 0 of 2: this is its share of the batch alone" in said[0]
     assert sound["losses"]["loss_breaking"] == 0
     assert sound["gradients"] == []
     assert sound["losses"]["loss_cls"] == report["losses"]["loss_cls"]

@@ -1,6 +1,7 @@
 """A batch whose loss or gradient was not finite, run again from the report that a training run left."""
 
 import json
+import logging
 import os
 from typing import Any, Dict
 
@@ -17,6 +18,8 @@ from .data.loaders import collate
 from .errors import DataError
 from .nonfinite import BATCH, MODEL, RANDOM, Guard
 from .precision import autocast
+
+logger = logging.getLogger(__name__)
 
 
 def build_guard(cfg: Any, loader: Any) -> Guard:
@@ -89,6 +92,14 @@ def replay(path: str) -> Dict[str, Any]:
     state = os.path.join(os.path.dirname(path), os.path.basename(report["state"]))
     if not os.path.isfile(state):
         raise DataError(f"{path} needs {state}, which is not there.")
+    if report.get("world_size", 1) > 1:
+        logger.warning(
+            "%s is of process %d of %d: this is its share of the batch alone. Where losses or batch norm go "
+            "over all processes (GATHER, syncBN), numbers differ from the run's, and need not be broken here",
+            path,
+            report["rank"],
+            report["world_size"],
+        )
     tensors = load_file(state)
     cfg = report["config"]
     cfg.MODEL.BACKBONE.PRETRAIN, cfg.MODEL.WEIGHTS = False, ""
