@@ -9,15 +9,17 @@ import socket
 import vif
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 from fastreid.layers.batch_norm import get_norm
 from fastreid.modeling.losses import triplet_loss
 from fastreid.utils import comm
 from torch import nn
+from vif.compat import distributed
 from vif.compat.distributed import data_parallel, sync_norm_on_cpu
 from vif.evaluation.extract import extract_table
 from vif.modeling.losses import Gathered, VIALLoss, batch_triplet_loss, gather
-from vif.processes.launch import group
+from vif.processes.launch import WAITING, group
 from vif.processes.place import Place
 
 from tests import fake_trees
@@ -235,3 +237,42 @@ def test_features_do_not_depend_on_the_number_of_processes_to_the_bit(runs, worl
 def test_processes_know_their_machine(runs):
     assert [found["local"] for found in runs[1][3]] == [(0, 2), (1, 2), (0, 1)]
     assert [found["local"] for found in runs[1][2]] == [(0, 2), (1, 2)]
+
+
+def test_synchronised_norm_takes_what_autocast_halved(monkeypatch):
+    """Two processes with one batch: torch's own norm over both copies, in float32."""
+    monkeypatch.setattr(distributed.comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "sum_over_processes", lambda x: 2 * x)
+    norm, torchs = sync_norm_on_cpu(get_norm("syncBN", 4)).train(), nn.BatchNorm2d(4)
+    x = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = norm(x)
+    expected = torchs(torch.cat([x, x]).float())[:3]
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out, expected.bfloat16(), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(norm.running_var, torchs.running_var)
+    torch.testing.assert_close(norm.running_mean, torchs.running_mean)
+
+
+@pytest.mark.parametrize("backend", ["nccl", "gloo"])
+def test_gathering_objects_waits_as_long_as_the_run(backend, monkeypatch):
+    """Under NCCL fastreid makes a group of Gloo of its own, with torch's half hour."""
+    made = []
+    monkeypatch.setattr(distributed.comm, "_LOCAL_PROCESS_GROUP", None)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 1)
+    monkeypatch.setattr(dist, "get_backend", lambda: backend)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(dist, "new_group", lambda *ranks, **how: made.append(how) or how)
+    before = comm._get_global_gloo_group
+    distributed.enter_group(dist.HashStore(), 0, WAITING)
+    try:
+        if backend == "nccl":
+            assert made[0] == {"backend": "gloo", "timeout": WAITING}
+            assert comm._get_global_gloo_group() is made[0]
+        else:
+            assert comm._get_global_gloo_group is before
+            assert made == [{}]
+    finally:
+        distributed.leave_group()
+    assert comm._get_global_gloo_group is before

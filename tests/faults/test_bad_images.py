@@ -13,7 +13,7 @@ import torch
 from vif.data.image_set import ImageSet
 from vif.data.loaders import CountedBatchSampler, DeviceLoader, make_loader
 from vif.data.transforms import Resize
-from vif.data.unreadable import NAMED, BadImage, Unreadable, start_training
+from vif.data.unreadable import NAMED, BadImage, Unreadable
 from vif.errors import ConfigError, DataError, UnreadableImage
 from vif.evaluation import training_count
 
@@ -123,7 +123,9 @@ def test_each_bad_image_is_said_once_and_many_are_counted(caplog):
 
 
 def test_training_images_are_counted_once_over_all_processes(monkeypatch, caplog):
-    start_training().add([BadImage(3, "3.jpg", "3"), BadImage(5, "5.jpg", "5"), BadImage(3, "3.jpg", "3")])
+    count = Unreadable()
+    count.add([BadImage(3, "3.jpg", "3"), BadImage(5, "5.jpg", "5"), BadImage(3, "3.jpg", "3")])
+    monkeypatch.setattr(training_count, "training_count", lambda: count)
     monkeypatch.setattr(training_count.comm, "all_gather", lambda mine: [mine, ({5, 8}, 4)])
     results = {"own": {"AG": {"mAP": 1.0}, "GA": {"mAP": 2.0}}}
     cfg = tiny_cfg("SynthAG/vif.yml", "out", "DATALOADER.BAD_IMAGES", "skip")
@@ -133,6 +135,15 @@ def test_training_images_are_counted_once_over_all_processes(monkeypatch, caplog
     plain = {"own": {"AG": {"mAP": 1.0}}}
     training_count.add_training_count(tiny_cfg("SynthAG/vif.yml", "out"), plain)
     assert plain == {"own": {"AG": {"mAP": 1.0}}}
+
+
+def test_precise_batch_norm_leaves_the_count_of_the_run_as_it_is(spoiled, tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTREID_DATASETS", str(spoiled))
+    opts = ("TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.DATASET", "SynthAG")
+    trainer = vif.VIFTrainer(tiny_cfg("SynthAG/vif.yml", tmp_path, *opts))
+    assert training_count.training_count() is trainer.data_loader.unreadable
+    trainer.rebuild()
+    assert training_count.training_count() is trainer.data_loader.unreadable
 
 
 def test_training_skips_counts_and_does_not_depend_on_workers(spoiled, tmp_path, monkeypatch):

@@ -93,7 +93,23 @@ def foreign(path):
     torch.save({"model": {"weight": torch.zeros(3)}, "epoch": 9, **{key: {} for key in KEYS}}, path)
 
 
+def change(**values):
+    """Writes the checkpoint with other values in it, of its run where they have a name of one."""
+
+    def write(path):
+        content = torch.load(path)
+        run = {**content["run"], **{key: values.pop(key) for key in ("format",) if key in values}}
+        torch.save({**content, "run": run, **values}, path)
+
+    return write
+
+
 DAMAGE = {
+    "a newer run's": (change(format=2), r"model_0002.pth holds a run's state .* not read \(format 1\)"),
+    "with a list for a run": (change(run=[1]), "model_0002.pth holds a run's state"),
+    "with half an epoch": (change(epoch=2.5), "model_0002.pth .*: its epoch is no whole number"),
+    "with a word for grids": (change(position_grids="x"), "model_0002.pth notes under position_grids no"),
+    "with flat grids": (change(position_grids={"pos": 3}), "model_0002.pth notes under position_grids no"),
     "truncated": (lambda path: os.truncate(path, path.stat().st_size // 2), "model_0002.pth .*torn"),
     "cut by a byte": (lambda path: os.truncate(path, path.stat().st_size - 1), "model_0002.pth .*torn"),
     "flipped": (flip, "model_0002.pth is damaged: the checksum of"),
@@ -198,18 +214,79 @@ def test_the_newest_is_told_by_what_files_hold_not_by_names_or_times(run):
     assert find(str(run), KEYS).path.endswith("model_final.pth")
 
 
+def test_an_older_checkpoint_that_the_run_may_not_go_on_from_is_not_asked(run):
+    for epoch, seed in ((0, 5), (1, 6)):
+        content = torch.load(run / f"model_{epoch:04d}.pth")
+        content["run"]["config"]["SEED"] = seed
+        torch.save(content, run / f"model_{epoch:04d}.pth")
+    (run / "last_checkpoint").unlink()
+    assert build(run).start_epoch == 3
+
+
+def test_a_refused_checkpoint_leaves_no_seed_behind(run):
+    content = torch.load(run / "model_0002.pth")
+    content["run"]["config"]["SEED"] = 7
+    content["model"] = {f"other.{name}": value for name, value in content["model"].items()}
+    torch.save(content, run / "model_0002.pth")
+    for epoch in (0, 1):
+        content = torch.load(run / f"model_{epoch:04d}.pth")
+        del content["run"]
+        torch.save(content, run / f"model_{epoch:04d}.pth")
+    (run / "model_best.pth").unlink()
+    trainer = build(run, "SEED", -1)
+    assert trainer.start_epoch == 2
+    assert trainer.cfg.SEED == trainer.data_loader.dataset.seed != 7
+
+
 @pytest.mark.parametrize(
-    ("keep", "left"), [(0, "0000 0001 0002 10000"), (1, "0001 10000"), (2, "0001 0002 10000")]
+    ("keep", "left", "epoch"),
+    [
+        (0, "0000 0001 0002 10000", 10000),
+        (1, "0001 10000", 10000),
+        (2, "0001 0002 10000", 10000),
+        (1, "0001 0002 10000", 2),  # 10000 is of an older run
+    ],
 )
-def test_thinning_keeps_the_newest_the_best_the_final_and_the_last(keep, left, run):
+def test_thinning_keeps_the_newest_the_best_the_final_and_the_last(keep, left, epoch, run):
     shutil.copy(run / "model_0002.pth", run / "model_10000.pth")
     shutil.copy(run / "model_0002.pth", run / "model_final.pth")
     (run / "last_checkpoint").write_text("model_0001.pth")
     (run / "model_0001.pth.bak").write_text("mine")
-    thin(str(run), keep)
+    thin(str(run), keep, epoch)
     names = {f"model_{n}.pth" for n in left.split()} | {"model_best.pth", "model_final.pth"}
     assert {Path(p).name for p in checkpoints(str(run))} == names
     assert (run / "model_0001.pth.bak").exists()
+
+
+def test_a_checkpoint_that_cannot_be_removed_is_said_and_costs_nothing(run, monkeypatch, caplog):
+    unlink = os.unlink
+
+    def denied(path):
+        if path.endswith("model_0000.pth"):
+            raise PermissionError(13, "Permission denied")
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", denied)
+    assert thin(str(run), 1, 2) == [str(run / "model_0001.pth")]
+    assert "model_0000.pth could not be removed (Permission denied); the run goes on" in caplog.text
+
+
+def test_a_fresh_start_is_no_part_of_the_older_run_in_its_folder(run, caplog):
+    shutil.copy(run / "model_0002.pth", run / "model_resume.pth")
+    shutil.copy(run / "model_0002.pth", run / "model_0009.pth")
+    trainer = build(run, "SOLVER.CHECKPOINT_KEEP", 1, resume=False)
+    seen = []
+    trainer.run_step = lambda: seen.append(
+        [name for name in ("last_checkpoint", "model_resume.pth") if (run / name).exists()]
+    )
+    trainer._hooks = [h for h in trainer._hooks if type(h).__name__ == "BestCheckpointer"]
+    with caplog.at_level("WARNING"):
+        trainer.train()
+    assert seen[0] == []
+    assert f"{run} holds checkpoints of an older run" in caplog.text
+    assert (run / "model_0009.pth").exists()
+    assert (run / "model_0002.pth").exists()
+    assert not (run / "model_0001.pth").exists()
 
 
 def test_a_run_keeps_as_many_checkpoints_as_it_is_told_and_goes_on(run, finished, tmp_path):
@@ -218,3 +295,25 @@ def test_a_run_keeps_as_many_checkpoints_as_it_is_told_and_goes_on(run, finished
     assert named_last(str(run)) == str(run / "model_final.pth")
     kept = {Path(p).name for p in checkpoints(str(run))}
     assert kept == {"model_best.pth", "model_final.pth", "model_0002.pth"}
+
+
+@pytest.mark.parametrize(("scores", "best"), [({1: 50, 3: 90, 4: 10}, 3), ({1: 50, 3: 40, 4: 95}, 4)])
+def test_the_best_is_the_epoch_of_the_highest_score_however_often_a_run_saves(scores, best, tmp_path):
+    """Evaluated after epochs 1, 3 and, being the last, 4; saved after 2 and 4."""
+    opts = ("SOLVER.MAX_EPOCH", 5, "SOLVER.CHECKPOINT_PERIOD", 3, "TEST.EVAL_PERIOD", 2)
+    trainer = build(tmp_path, *opts, resume=False)
+    weight = next(trainer.model.parameters())
+    trainer.run_step = lambda: weight.data.fill_(trainer.epoch)
+    trainer.test = lambda *_: {"SynthAG": {"AG": {"mAP": scores[trainer.epoch]}}}
+    names = ("Evaluation", "BestCheckpointer")
+    trainer._hooks = [hook for hook in trainer._hooks if type(hook).__name__ in names]
+    trainer.train()
+    saved = {Path(path).stem: torch.load(path) for path in checkpoints(str(tmp_path))}
+    assert {name: saved[name]["epoch"] for name in saved} == {
+        "model_0002": 2,
+        "model_best": best,
+        "model_final": 4,
+    }
+    name = next(name for name, _ in trainer.model.named_parameters())
+    assert float(saved["model_best"]["model"][name].mean()) == best
+    assert saved["model_best"]["metric"] == scores[best]

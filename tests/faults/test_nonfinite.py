@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from fastreid.utils.events import EventStorage
+from safetensors import SafetensorError
 from vif.errors import DataError, NonFiniteError
 from vif.nonfinite import Guard
 from vif.replay import read_report, rebuild_batch, replay
@@ -94,7 +95,7 @@ def lines(output):
 
 
 @pytest.mark.parametrize("amp", [False, True])
-def test_a_broken_loss_stops_the_run_with_a_file_that_reproduces_it(amp, tmp_path):
+def test_a_broken_loss_stops_the_run_with_a_file_that_reproduces_it(amp, tmp_path, monkeypatch):
     opts = ("SOLVER.AMP.DTYPE", "bfloat16") if amp else ()
     cfg = breaking(tmp_path, "SOLVER.AMP.ENABLED", amp, *opts, "MODEL.BACKBONE.DROP_RATIO", 0.3)
     trainer = vif.VIFTrainer(cfg)
@@ -123,12 +124,18 @@ def test_a_broken_loss_stops_the_run_with_a_file_that_reproduces_it(amp, tmp_pat
     assert torch.equal(rebuild_batch(str(path))["images"].float(), took[3])
     CALLS.clear()
     CALLS.extend(range(3))
+    said = []
+    monkeypatch.setattr(vif.replay.logger, "warning", lambda text, *values: said.append(text % values))
     again = replay(str(path))
     assert {name: repr(value) for name, value in again["losses"].items()} == {
         name: repr(float(value)) for name, value in report["losses"].items()
     }
     assert "backbone.cls_token" in again["gradients"]
-    sound = replay(str(path))  # the loss is whole again, and so are all the others
+    assert said == []
+    (tmp_path / "shared.json").write_text(json.dumps({**report, "world_size": 2}))
+    sound = replay(str(tmp_path / "shared.json"))  # the loss is whole again, and so are all the others
+    assert len(said) == 1
+    assert "shared.json is of process 0 of 2: this is its share of the batch alone" in said[0]
     assert sound["losses"]["loss_breaking"] == 0
     assert sound["gradients"] == []
     assert sound["losses"]["loss_cls"] == report["losses"]["loss_cls"]
@@ -210,6 +217,35 @@ def test_statistics_of_a_skipped_batch_are_put_back(tmp_path, monkeypatch):
     assert states[0] == states[1] != states[2]
     assert all(bool(v.isfinite().all()) for v in trainer.model.state_dict().values())
     assert any("running_var" in name for name in trainer.model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("writer", "error"),
+    [
+        ("write_json", OSError(28, "No space left")),
+        ("save_file", OSError(28, "No space left")),
+        ("save_file", SafetensorError("I/O error: No space left")),
+    ],
+)
+def test_a_report_that_cannot_be_written_leaves_the_reason_what_it_is(writer, error, tmp_path, monkeypatch):
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr(vif.nonfinite, writer, full)
+    with pytest.raises(NonFiniteError, match=r"iteration 3 .*nonfinite_0000003\.\* could not be .*No space"):
+        vif.VIFTrainer(breaking(tmp_path)).train()
+
+
+def test_a_run_that_skips_goes_on_though_no_report_can_be_written(tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left")
+
+    monkeypatch.setattr(vif.nonfinite, "write_json", full)
+    trainer = vif.VIFTrainer(breaking(tmp_path, "SOLVER.NON_FINITE", "skip"))
+    trainer.train()
+    assert trainer.guard.skipped == 1
+    assert "left out (1 so far)" in caplog.text
+    assert "nonfinite_0000003.* could not be written ([Errno 28] No space left" in caplog.text
 
 
 def test_too_many_skipped_in_a_row_stop_the_run(tmp_path, monkeypatch):

@@ -65,6 +65,19 @@ def test_a_change_of_what_the_run_means_is_refused_with_both_values(key, run):
         build(run, key, value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("SOLVER.IMS_PER_BATCH", 4, "iterations per epoch: 6 -> 13"),
+        ("SOLVER.OPT", "SGD", "SOLVER.OPT: the optimizer's state is of another kind"),
+        ("SOLVER.BIAS_LR_FACTOR", 3.0, r"parameters in each group of the optimizer: \[.*\] -> \[.*\]"),
+    ],
+)
+def test_what_position_or_momentum_would_not_fit_is_refused_though_told(key, value, message, run):
+    with pytest.raises(ConfigError, match=f"{key}: .*cannot go on so, not with .*: .*{message}"):
+        build(run, "SOLVER.RESUME_CHANGED", True, key, value)
+
+
 @pytest.mark.parametrize(("ending", "number"), [("away", 51), ("jpeg", 52)])
 def test_other_training_images_are_refused(ending, number, run, tree):
     """One less, and as many under other names."""

@@ -75,6 +75,29 @@ def test_a_signal_during_an_evaluation_ends_at_once_and_the_evaluation_is_run_ag
     assert_same_run(unbroken, tmp_path)
 
 
+def test_a_signal_during_the_save_before_an_evaluation_is_answered_before_it(unbroken, tmp_path):
+    def prepare(trainer):
+        save, forward = trainer.checkpointer.save, trainer.model.backbone.forward
+
+        def saved(name, **rest):
+            save(name, **rest)
+            if name == "model_resume" and trainer.epoch == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def told(images):
+            if not trainer.model.training and trainer.epoch == 1:
+                print("EVALUATED", flush=True)
+            return forward(images)
+
+        trainer.checkpointer.save, trainer.model.backbone.forward = saved, told
+
+    code, _ = train(tmp_path, *OPTS, prepare=prepare)
+    assert code == STOPPED
+    assert "EVALUATED" not in printed(tmp_path)
+    assert train(tmp_path, *OPTS, resume=True)[0] == 0
+    assert_same_run(unbroken, tmp_path)
+
+
 def test_a_second_interrupt_ends_at_once(tmp_path):
     code, _ = train(tmp_path, *OPTS, prepare=at_iteration(7, send(signal.SIGINT, signal.SIGINT)))
     assert code == 3

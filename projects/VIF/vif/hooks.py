@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from fastreid.engine import hooks
 from fastreid.engine.train_loop import HookBase
@@ -167,39 +167,58 @@ class BestCheckpointer(hooks.PeriodicCheckpointer):
             logger.warning("model_best was chosen by %s; its choice starts anew", state["metric"])
 
     def after_epoch(self) -> None:
-        """Save every `period` epochs and after the last, the best first.
+        """Save every `period` epochs and after the last, the best first; the best of those evaluated, always.
 
         Raises:
             CheckpointError: the last checkpoint could not be written.
         """
         epoch = self.trainer.epoch
         final = epoch + 1 >= self.max_epoch
-        if not final and (epoch + 1) % self.period:
-            return
-        name = "model_final" if final else f"model_{epoch:04d}"
-        state, failed = collect(self.trainer), ""
-        if comm.is_main_process():
-            latest = get_event_storage().latest()
-            metric = latest[self.metric_name][0] if self.metric_name in latest else -1
-            failed = self._save(epoch, metric, name, state)
-        failed = comm.all_gather(failed)[0]
-        if not failed:
-            self.trainer.mark_saved(epoch)
-        elif final:
+        due = final or (epoch + 1) % self.period == 0
+        failed = self._save(epoch, ("model_final" if final else f"model_{epoch:04d}") if due else "")
+        if failed and final:
             raise CheckpointError(failed)
-        else:
+        if failed:
             logger.error("%s The run goes on, and tries again at the next save.", failed)
+        elif due:
+            self.trainer.mark_saved(epoch)
 
-    def _save(self, epoch: int, metric: float, name: str, run: Dict[str, Any]) -> str:
+    def after_train(self) -> None:
+        """The best may be the last epoch, evaluated now where the period has not done it.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        failed = self._save(self.trainer.epoch, "") if self.trainer.finished else ""
+        if failed:
+            raise CheckpointError(failed)
+
+    def _save(self, epoch: int, name: str) -> str:
+        """Save model_best where this is it, and the checkpoint `name` unless that is empty.
+
+        Returns:
+            What went wrong, or nothing; the same on all processes.
+        """
+        storage = get_event_storage()
+        metric, iteration = storage.latest().get(self.metric_name, (-1, 0))
+        if iteration != storage.iter:  # of an epoch before
+            metric = -1
+        better = comm.all_gather(metric > self.best_metric)[0]
+        files = (["model_best"] if better else []) + ([name] if name else [])
+        state = collect(self.trainer) if files else {}
+        failed = self._write(files, epoch, metric, state) if comm.is_main_process() else ""
+        if comm.is_main_process() and name and not failed:
+            thin(self.checkpointer.save_dir, self.keep, epoch)
+        return comm.all_gather(failed)[0]
+
+    def _write(self, files: List[str], epoch: int, metric: float, run: Dict[str, Any]) -> str:
         """What went wrong, or nothing."""
         best, failed = self.best_metric, ""
-        for file in (["model_best"] if metric > best else []) + [name]:
+        for file in files:
             self.best_metric = best if failed else max(best, metric)
             run["hooks"][type(self).__name__] = self.state_dict()
             try:
                 self.checkpointer.save(file, epoch=epoch, metric=metric, run=run)
             except CheckpointError as e:
                 failed, self.best_metric = str(e), best
-        if not failed:
-            thin(self.checkpointer.save_dir, self.keep)
         return failed

@@ -7,9 +7,10 @@ from typing import Any, Dict, List, Mapping, NoReturn, Optional, Tuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from .errors import NonFiniteError
+from .errors import DataError, NonFiniteError
 from .files import atomic_path, write_json
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,8 @@ class Guard:
             dtype: what the step computed in.
             feature_norm: mean length of the batch's features, where it is known.
 
+        A report that cannot be written is said, in the log or the error.
+
         Raises:
             NonFiniteError: the action is "stop", or too many batches in a row were left out.
         """
@@ -122,41 +125,40 @@ class Guard:
         path += f"_rank{self.rank}" if self.world_size > 1 else ""
         losses = {name: value for name, value in numbers.items() if name}
         model = getattr(model, "module", model)  # of DistributedDataParallel
-        write_json(
-            f"{path}.json",
-            {
-                "fault": fault,
-                "iteration": iteration,
-                "rank": self.rank,
-                "world_size": self.world_size,
-                "precision": dtype,
-                "losses": {name: _readable(value) for name, value in losses.items()},
-                "largest_gradient": _readable(numbers.get("", math.nan)),
-                "feature_norm": _readable(feature_norm),
-                "weight_norm": _readable(_norm(model.parameters())),
-                "not_finite": _not_finite(model),
-                "batch": _rows(batch),
-                "state": f"{os.path.basename(path)}.safetensors" if stop else None,
-                "config": self.config,
-            },
-        )
+        report = {
+            "fault": fault,
+            "iteration": iteration,
+            "rank": self.rank,
+            "world_size": self.world_size,
+            "precision": dtype,
+            "losses": {name: _readable(value) for name, value in losses.items()},
+            "largest_gradient": _readable(numbers.get("", math.nan)),
+            "feature_norm": _readable(feature_norm),
+            "weight_norm": _readable(_norm(model.parameters())),
+            "not_finite": _not_finite(model),
+            "batch": _rows(batch),
+            "state": f"{os.path.basename(path)}.safetensors" if stop else None,
+            "config": self.config,
+        }
+        told = f"{path}.json names the batch"
+        try:
+            write_json(f"{path}.json", report)
+            if stop:
+                self._write_state(f"{path}.safetensors", model, batch)
+                told += " and what is not finite; vif.replay runs it again"
+        except (OSError, SafetensorError, DataError) as e:
+            told = f"{path}.* could not be written ({e})"
         if not stop:
             logger.warning(
-                "The %s is not finite at iteration %d: this batch is left out (%d so far); %s.json names it",
+                "The %s is not finite at iteration %d: this batch is left out (%d so far); %s",
                 fault,
                 iteration,
                 self.skipped + 1,
-                path,
+                told,
             )
             return
-        self._write_state(f"{path}.safetensors", model, batch)
         why = f"{self.in_a_row} batches before it were left out already. " if self.in_a_row else ""
-        raise_in_words(
-            iteration,
-            fault,
-            losses,
-            f"{why}{path}.json names the batch and what is not finite; vif.replay runs it again.",
-        )
+        raise_in_words(iteration, fault, losses, f"{why}{told}.")
 
     def _write_state(self, path: str, model: Any, batch: Any) -> None:
         """The model before the step, the batch before the model, and the random state between the two."""

@@ -1,6 +1,7 @@
 """A batch whose loss or gradient was not finite, run again from the report that a training run left."""
 
 import json
+import logging
 import os
 from typing import Any, Dict
 
@@ -17,6 +18,8 @@ from .data.loaders import collate
 from .errors import DataError
 from .nonfinite import BATCH, MODEL, RANDOM, Guard
 from .precision import autocast
+
+logger = logging.getLogger(__name__)
 
 
 def build_guard(cfg: Any, loader: Any) -> Guard:
@@ -89,6 +92,14 @@ def replay(path: str) -> Dict[str, Any]:
     state = os.path.join(os.path.dirname(path), os.path.basename(report["state"]))
     if not os.path.isfile(state):
         raise DataError(f"{path} needs {state}, which is not there.")
+    if report.get("world_size", 1) > 1:
+        logger.warning(
+            "%s is of process %d of %d: this is its share of the batch alone. Where losses or batch norm go "
+            "over all processes (GATHER, syncBN), numbers differ from the run's, and need not be broken here",
+            path,
+            report["rank"],
+            report["world_size"],
+        )
     tensors = load_file(state)
     cfg = report["config"]
     cfg.MODEL.BACKBONE.PRETRAIN, cfg.MODEL.WEIGHTS = False, ""
@@ -96,8 +107,7 @@ def replay(path: str) -> Dict[str, Any]:
     model.load_state_dict(_part(tensors, MODEL))
     batch = {name: value.to(model.device) for name, value in _part(tensors, BATCH).items()}
     batch["images"] = batch["images"].float()
-    for name, value in _part(tensors, RANDOM).items():
-        (torch.set_rng_state if name == "cpu" else torch.cuda.set_rng_state)(value)
+    _set_random(_part(tensors, RANDOM), model.device)
     with EventStorage(report["iteration"]):
         with autocast(model.device.type, getattr(torch, report["precision"])):
             losses = model(batch)
@@ -105,6 +115,12 @@ def replay(path: str) -> Dict[str, Any]:
         total.backward()
     broken = [n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     return {"losses": {name: float(value.detach()) for name, value in losses.items()}, "gradients": broken}
+
+
+def _set_random(states: Dict[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def _part(tensors: Dict[str, torch.Tensor], prefix: str) -> Dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ from .compat.distributed import share_buffers, sync_norm_on_cpu
 from .config import with_value
 from .config_checks import check_config
 from .data.build import build_test_loader, build_test_set, build_train_loader
+from .data.unreadable import start_training
 from .errors import ConfigError, DataError, EvaluationError
 from .evaluation.extract import extract_table
 from .evaluation.protocols import select
@@ -64,15 +65,17 @@ class VIFTrainer(ResumableTrainer):
         drawn = cfg.SEED < 0
         cfg = with_seed(prepare(cfg))
         require_writable(cfg.OUTPUT_DIR)
-        compat.seed_everything(cfg.SEED + comm.get_rank())
+        compat.seed_everything((cfg.SEED + comm.get_rank()) % 2**32)
         super().__init__(cfg, seed_is_drawn=drawn)
+        start_training(self.data_loader.unreadable)
         self.guard = self._trainer.guard = build_guard(self.cfg, self.data_loader)
         if cfg.SOLVER.AMP.ENABLED:
             self._trainer.set_dtype(amp_dtype(cfg.SOLVER.AMP.DTYPE, self._trainer.device_type))
 
     def rebuild(self) -> None:
-        """Also what batches that are not finite are told by."""
+        """Also what counts unreadable images, and what batches that are not finite are told by."""
         super().rebuild()
+        start_training(self.data_loader.unreadable)
         self.guard = self._trainer.guard = build_guard(self.cfg, self.data_loader)
 
     @classmethod

@@ -58,7 +58,13 @@ def read_weights(path: str) -> Weights:
             f"{path} holds no tensors by name but: {holds}. A state dict is needed, bare or under "
             f"{', '.join(_WRAPPERS)}."
         )
-    grids = {key: (int(rows), int(columns)) for key, (rows, columns) in rest.pop(GRIDS, {}).items()}
+    noted = rest.pop(GRIDS, {})
+    try:
+        grids = {str(key): (int(rows), int(columns)) for key, (rows, columns) in noted.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise DataError(
+            f"{path} notes under {GRIDS} no grids of position embeddings but {str(noted)[:80]!r}."
+        ) from None
     return Weights(path, tensors, grids, rest)
 
 

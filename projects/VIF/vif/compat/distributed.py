@@ -1,5 +1,6 @@
 """fastreid in several processes: groups, DDP, batch norm; import it after `install`."""
 
+import datetime
 from typing import Any
 
 import torch
@@ -10,14 +11,23 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..modeling.losses.gather import sum_over_processes
 
+_gloo_group = comm._get_global_gloo_group  # fastreid's
 
-def enter_group(store: Any, node: int) -> None:
+
+def enter_group(store: Any, node: int, timeout: datetime.timedelta) -> None:
     """Serves: `comm.get_local_rank`, which needs a group of each machine's processes. Can go never.
+
+    Under NCCL fastreid gathers objects through a group of Gloo that waits as long as torch's default; this
+    gives it one that waits for `timeout`, as for a first process that ranks while the others wait.
 
     Args:
         store: the process group's own; all processes call this.
         node: number of this process's machine.
+        timeout: of a collective.
     """
+    if dist.get_backend() == "nccl":
+        wide = dist.new_group(backend="gloo", timeout=timeout)
+        comm._get_global_gloo_group = lambda: wide
     store.set(f"node/{dist.get_rank()}", str(node))
     nodes = [int(store.get(f"node/{rank}")) for rank in range(dist.get_world_size())]
     for number in sorted(set(nodes)):
@@ -29,7 +39,8 @@ def enter_group(store: Any, node: int) -> None:
 def leave_group() -> None:
     """End the process group, and fastreid's."""
     comm._LOCAL_PROCESS_GROUP = None
-    comm._get_global_gloo_group.cache_clear()
+    comm._get_global_gloo_group = _gloo_group
+    _gloo_group.cache_clear()
     dist.destroy_process_group()
 
 
@@ -76,6 +87,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
         """(B, C, ...) -> the same shape; in training it changes the running statistics."""
         if not self.training or comm.get_world_size() == 1:
             return super().forward(input)
+        dtype, input = input.dtype, input.to(self.running_mean.dtype)  # which autocast may have halved
         over = [d for d in range(input.dim()) if d != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
         count = sum_over_processes(input.new_tensor(float(input.numel() // input.shape[1])))
@@ -88,4 +100,4 @@ class SyncBatchNorm(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(variance * count / (count - 1), momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return centred * scale.view(shape) + self.bias.view(shape)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(dtype)

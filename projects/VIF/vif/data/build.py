@@ -18,7 +18,6 @@ from ..records import ImageRecord
 from ..registries import TRANSFORM_REGISTRY
 from . import transforms as T
 from .loaders import CountedBatchSampler, DeviceLoader, ImageSet, make_loader
-from .unreadable import start_training
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +201,7 @@ def build_train_loader(cfg: Any) -> DeviceLoader:
     )
     device = cfg.MODEL.DEVICE
     loader = make_loader(image_set, batches, cfg.DATALOADER.NUM_WORKERS, pin_memory=device.startswith("cuda"))
-    return DeviceLoader(loader, device, start_training())
+    return DeviceLoader(loader, device)
 
 
 def _train_labels(dataset: Any, name: str, label: str) -> np.ndarray:

@@ -67,15 +67,14 @@ class Unreadable:
 _training = Unreadable()
 
 
-def start_training() -> Unreadable:
-    """A new count for a training loader, which `training_count` reads from then on."""
+def start_training(count: Unreadable) -> None:
+    """Make `count` what `training_count` reads from then on; a trainer has loaders of other use as well."""
     global _training
-    _training = Unreadable()
-    return _training
+    _training = count
 
 
 def training_count() -> Unreadable:
-    """The count of the last training loader of this process; empty where there was none."""
+    """The count of the last trainer of this process; empty where there was none."""
     return _training
 
 

@@ -13,8 +13,6 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError
 
-ATTENTIONS = ("eager", "sdpa")
-
 
 class FusedAttention(Attention):
     """fastreid's Attention through `scaled_dot_product_attention`, which keeps no matrix of weights."""

@@ -214,7 +214,7 @@ def group(place: Place, device: str) -> Iterator[Watch]:
     dist.init_process_group(
         "nccl" if gpu else "gloo", store=store, rank=place.rank, world_size=place.world_size, timeout=WAITING
     )
-    enter_group(store, place.node)
+    enter_group(store, place.node, WAITING)
     watch = Watch(
         dist.PrefixStore(f"watch/{place.attempt}", second), place.rank, place.world_size, serves=place.serves
     )

@@ -1,5 +1,6 @@
 """Checkpoints of a run on disk: which one to go on from, whether it is whole, which are old."""
 
+import contextlib
 import logging
 import os
 import re
@@ -11,6 +12,7 @@ from ..weight_files import Weights, read_weights
 
 logger = logging.getLogger(__name__)
 
+FORMAT = 1  # of what a checkpoint holds under "run"
 LAST = "last_checkpoint"  # fastreid's file that names the newest checkpoint
 RESUME = "model_resume"  # the checkpoint between those of epochs; goes when a newer one is there
 _NAMES = re.compile(r"model_(\d{4,}|best|final|resume)\.pth")
@@ -26,7 +28,7 @@ class Found(NamedTuple):
     @property
     def position(self) -> Tuple[int, int]:
         """(last epoch that is done, finished iterations or 0): how far the run had come."""
-        return int(self.weights.rest["epoch"]), int(self.weights.rest.get("run", {}).get("iteration", 0))
+        return self.weights.rest["epoch"], self.weights.rest.get("run", {}).get("iteration", 0)
 
 
 def checkpoints(folder: str) -> List[str]:
@@ -74,6 +76,11 @@ def read(path: str, keys: Collection[str]) -> Found:
     missing = [key for key in ("epoch", *keys) if key not in weights.rest]
     if missing:
         raise DataError(f"{path} is no checkpoint of this kind of run: it lacks {', '.join(missing)}.")
+    run = weights.rest.get("run", {"format": FORMAT, "iteration": 0})
+    if not (isinstance(run, dict) and run.get("format") == FORMAT and type(run.get("iteration")) is int):
+        raise DataError(f"{path} holds a run's state that this version does not read (format {FORMAT}).")
+    if type(weights.rest["epoch"]) is not int:
+        raise DataError(f"{path} is no checkpoint of this kind of run: its epoch is no whole number.")
     return Found(path, weights)
 
 
@@ -96,7 +103,7 @@ def find(
     Args:
         folder: of the run.
         keys: as `read` takes them.
-        accept: raises DataError for a checkpoint that is whole but of another run.
+        accept: raises DataError for a checkpoint that is whole but of another run; changes nothing.
 
     Returns:
         None where the folder has no checkpoint at all.
@@ -114,12 +121,7 @@ def find(
         found = _try(last, keys, accept, refused)
         if found is not None:
             return found
-    best: Optional[Found] = None
-    for path in checkpoints(folder):
-        if path != last:
-            found = _try(path, keys, accept, refused)
-            if found is not None and (best is None or found.position > best.position):
-                best = found
+    best = _newest([path for path in checkpoints(folder) if path != last], keys, accept, refused)
     for reason in refused.values():
         logger.warning("Refused: %s", reason)
     if best is not None:
@@ -131,6 +133,22 @@ def find(
             "there, or start from the beginning, without --resume or in another OUTPUT_DIR."
         )
     return best
+
+
+def _newest(
+    paths: List[str], keys: Collection[str], accept: Callable[[Found], None], refused: Dict[str, str]
+) -> Optional[Found]:
+    """The first that is accepted, from the newest on; older ones are not asked. Holds one at a time."""
+    whole: List[Tuple[Tuple[int, int], str]] = []
+    for path in paths:
+        found = _try(path, keys, lambda found: None, refused)
+        if found is not None:
+            whole.append((found.position, path))
+    for _, path in sorted(whole, key=lambda entry: entry[0], reverse=True):
+        found = _try(path, keys, accept, refused)
+        if found is not None:
+            return found
+    return None
 
 
 def _try(
@@ -145,23 +163,49 @@ def _try(
     return found
 
 
-def thin(folder: str, keep: int) -> List[str]:
+def thin(folder: str, keep: int, epoch: int) -> List[str]:
     """Remove the oldest checkpoints of epochs, `model_0003.pth` and so on; best, final, last stay.
 
     Args:
         folder: of the run.
         keep: how many stay; 0: all.
+        epoch: the one just saved; higher numbers are of an older run, and neither counted nor removed.
 
     Returns:
-        Paths that were removed.
+        Paths that were removed; what could not be is said in the log.
     """
-    numbered = [path for path in checkpoints(folder) if _NUMBERED.fullmatch(os.path.basename(path))]
-    numbered.sort(key=lambda path: int(os.path.basename(path)[len("model_") : -len(".pth")]))
+    names = [_NUMBERED.fullmatch(os.path.basename(path)) for path in checkpoints(folder)]
+    numbered = sorted((int(name[1]), name[0]) for name in names if name and int(name[1]) <= epoch)
     last = named_last(folder)
-    old = [path for path in numbered[: -keep or len(numbered)] if path != last] if keep else []
+    old = [os.path.join(folder, name) for _, name in numbered[:-keep]] if keep else []
+    old = [path for path in old if path != last]
+    removed = []
     for path in old:
-        os.unlink(path)
-    return old
+        try:
+            os.unlink(path)
+            removed.append(path)
+        except OSError as e:
+            logger.error("%s could not be removed (%s); the run goes on", path, e.strerror)
+    return removed
+
+
+def leave_older_run(folder: str) -> None:
+    """At a fresh start: an older run of this folder is not what `--resume` goes on from."""
+    older = checkpoints(folder)
+    if not older and not os.path.lexists(os.path.join(folder, LAST)):
+        return
+    for name in (LAST, f"{RESUME}.pth"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, name))
+    logger.warning(
+        "%s holds checkpoints of an older run. This run starts afresh: %s and %s.pth of the older one were "
+        "removed; its other checkpoints (%s) stay until this run writes one of their name, are no part of "
+        "this run, and would be taken by --resume before the first save. Better choose another OUTPUT_DIR.",
+        folder,
+        LAST,
+        RESUME,
+        ", ".join(os.path.basename(path) for path in older if not path.endswith(f"{RESUME}.pth")) or "none",
+    )
 
 
 def clear_partial(folder: str) -> None:

@@ -22,7 +22,7 @@ def random_states(device: str = "cpu") -> Dict[str, Any]:
         "python": {"version": version, "numbers": list(numbers), "gauss": next_gauss},
     }
     if device.startswith("cuda"):
-        states["cuda"] = torch.cuda.get_rng_state()
+        states["cuda"] = torch.cuda.get_rng_state(device)
     return states
 
 
@@ -36,4 +36,4 @@ def set_random_states(states: Dict[str, Any], device: str = "cpu") -> None:
     )
     random.setstate((of_python["version"], tuple(of_python["numbers"]), of_python["gauss"]))
     if device.startswith("cuda") and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"])
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -20,13 +20,13 @@ from ..config import add_vif_config, leaves
 from ..errors import ConfigError
 from ..versions import commit, versions
 from .changes import compare
-from .files import plain
+from .files import FORMAT, plain
 from .randomness import random_states, set_random_states
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
 TIMES = ("time", "data_time", "images_per_second", "eta_seconds")  # of the process that measured them
+_OPTIMIZER = ("SOLVER.OPT", "SOLVER.AMSGRAD")  # which its state hangs on
 HISTORY = 1000  # values that are kept of each scalar; the longest look back is that of the time left
 
 
@@ -132,18 +132,25 @@ def restore_scalars(storage: Any, saved: Dict[str, Any]) -> None:
         storage._smoothing_hints[name] = entry["smooth"]
 
 
-def check_changes(trainer: Any, run: Dict[str, Any]) -> List[str]:
+def check_changes(trainer: Any, cfg: Any, rest: Dict[str, Any]) -> List[str]:
     """Say what changed since the checkpoint, and refuse what changes the run's meaning.
+
+    Args:
+        trainer: as its config built it; nothing in it changes.
+        cfg: to go on with.
+        rest: what the checkpoint holds beside weights.
 
     Returns:
         Keys of the config of the second kind, which SOLVER.RESUME_CHANGED lets pass.
 
     Raises:
-        ConfigError: there are such changes; names each with its old and new value.
+        ConfigError: there are such changes; names each with its old and new value. Also under
+            SOLVER.RESUME_CHANGED where position or optimizer of the checkpoint mean nothing any more.
     """
+    run = rest["run"]
     defaults = get_cfg()
     add_vif_config(defaults)
-    changes = compare(run["config"], dict(leaves(trainer.cfg)), dict(leaves(defaults)))
+    changes = compare(run["config"], dict(leaves(cfg)), dict(leaves(defaults)))
     for name, version in circumstances(trainer).items():
         before = run["versions"].get(name, "")
         if before != version:
@@ -158,7 +165,14 @@ def check_changes(trainer: Any, run: Dict[str, Any]) -> List[str]:
         )
     if run["data"] != data:
         bound.append(f"training images: {run['data']} -> {data}")
-    if bound and not trainer.cfg.SOLVER.RESUME_CHANGED:
+    lost = _lost(trainer, rest, changes.keys)
+    if lost:
+        raise ConfigError(
+            f"This run was started with other settings: {'; '.join(bound + lost)}. It cannot go on so, not "
+            f"with SOLVER.RESUME_CHANGED True either: {'; '.join(lost)}. Take the old settings, or start "
+            "another run."
+        )
+    if bound and not cfg.SOLVER.RESUME_CHANGED:
         raise ConfigError(
             f"This run was started with other settings: {'; '.join(bound)}. To go on as it was, take the old "
             "ones; to go on with the new ones, set SOLVER.RESUME_CHANGED True; or start another run."
@@ -166,3 +180,20 @@ def check_changes(trainer: Any, run: Dict[str, Any]) -> List[str]:
     if bound:
         logger.warning("The run goes on changed, as SOLVER.RESUME_CHANGED says: %s", "; ".join(bound))
     return changes.keys
+
+
+def _lost(trainer: Any, rest: Dict[str, Any], keys: List[str]) -> List[str]:
+    """Changes after which the checkpoint's number of iterations, or its optimizer, says nothing."""
+    run = rest["run"]
+    before = run["data"]["images"] // run["config"]["SOLVER.IMS_PER_BATCH"]
+    lost = []
+    if before != trainer.iters_per_epoch:
+        lost.append(f"iterations per epoch: {before} -> {trainer.iters_per_epoch}")
+    lost += [f"{key}: the optimizer's state is of another kind" for key in _OPTIMIZER if key in keys]
+    old, new = (
+        [len(group["params"]) for group in state["param_groups"]]
+        for state in (rest["optimizer"], trainer.checkpointer.checkpointables["optimizer"].state_dict())
+    )
+    if old != new:
+        lost.append(f"parameters in each group of the optimizer: {old} -> {new}")
+    return lost

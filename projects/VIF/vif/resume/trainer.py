@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from fastreid.engine import DefaultTrainer
 from fastreid.utils import comm
@@ -12,7 +12,7 @@ from fastreid.utils.events import EventStorage
 
 from ..config import with_value
 from ..errors import CheckpointError, Stopped, VIFError
-from .files import RESUME, Found, clear_partial
+from .files import RESUME, Found, clear_partial, leave_older_run
 from .signals import StopSignals
 from .state import (
     bound_histories,
@@ -65,13 +65,13 @@ class ResumableTrainer(DefaultTrainer):
         if comm.is_main_process():
             clear_partial(self.cfg.OUTPUT_DIR)
         comm.synchronize()
-        changed: List[str] = []
+        accepted: Dict[str, Tuple[Any, List[str]]] = {}  # config to go on with and its changed keys, by path
 
         def accept(found: Found) -> None:
-            run = found.weights.rest.get("run")
-            if run and self.seed_is_drawn:
-                self.cfg = with_value(self.cfg, "SEED", run["config"]["SEED"])
-            changed[:] = check_changes(self, run) if run else []
+            rest, cfg = found.weights.rest, self.cfg
+            if "run" in rest and self.seed_is_drawn:
+                cfg = with_value(cfg, "SEED", rest["run"]["config"]["SEED"])
+            accepted[found.path] = (cfg, check_changes(self, cfg, rest) if "run" in rest else [])
 
         seed = self.cfg.SEED
         found = self.checkpointer.find(accept) if resume else None
@@ -86,6 +86,7 @@ class ResumableTrainer(DefaultTrainer):
                 logger.warning("%s has no checkpoint: the run starts from the beginning", self.cfg.OUTPUT_DIR)
             self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
             return
+        self.cfg, changed = accepted[found.path]
         if seed != self.cfg.SEED:
             self.rebuild()
         self._go_on_from(found, changed)
@@ -145,6 +146,8 @@ class ResumableTrainer(DefaultTrainer):
             Stopped: a signal asked for it; the state is saved.
             CheckpointError: the last checkpoint, or that of a stopped run, could not be written.
         """
+        if self.start_iter == 0 and comm.is_main_process():
+            leave_older_run(self.cfg.OUTPUT_DIR)
         logger.info("Starting training from epoch %d", self.start_epoch)
         self.iter, self.epoch = self.start_iter, self.start_epoch - 1
         with EventStorage(max(self.iter - 1, 0)) as self.storage, StopSignals() as self.signals:
@@ -182,6 +185,8 @@ class ResumableTrainer(DefaultTrainer):
             if (epoch + 1) % self.cfg.TEST.EVAL_PERIOD == 0:
                 saved = self.save(epoch - 1)  # an evaluation that is cut off is run again from here
                 self.signals.saved = saved and comm.get_world_size() == 1
+                if self.signals.saved and self.signals.received:  # during the save
+                    raise Stopped(self.signals.received)
             self.after_epoch()
             self.signals.saved = False
             self._between_steps(epoch)
